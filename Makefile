@@ -1,0 +1,63 @@
+# `make help` lists the targets. Everything runs in .venv, which the first target that needs it makes.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Where PyTorch comes from: its CPU wheels, or with TORCH_INDEX= whatever PyPI has (on Linux a CUDA build of several GB).
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+MODEL ?= models/en
+EMBEDDED := model/nermodel/en/000001.safetensors
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow train serve bench default-model proto lint type check clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --no-deps --extra-index-url "$(TORCH_INDEX)" "torch>=2.11,<2.14"
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	@touch $@
+
+demo: $(VENV)/installed ## Start a server, tag examples/sample.txt through the client, stop
+	@$(BIN)/python examples/demo.py
+
+test: $(VENV)/installed ## Run every quick test
+	$(BIN)/pytest
+
+test-slow: $(VENV)/installed ## Run the tests that take minutes
+	$(BIN)/pytest -m slow
+
+train: $(VENV)/installed ## Train on examples/corpus and publish into MODEL (models/en)
+	$(BIN)/nertrainer train --train examples/corpus/train.conll --dev examples/corpus/dev.conll \
+	  --vectors $(EMBEDDED) --output $(MODEL)
+
+serve: $(VENV)/installed ## Serve the newest checkpoint of MODEL, at first the embedded one
+	@mkdir -p $(MODEL) && { ls $(MODEL)/*.safetensors >/dev/null 2>&1 || cp $(EMBEDDED) $(MODEL)/; }
+	$(BIN)/nerserver --model $(MODEL)
+
+bench: $(VENV)/installed ## Measure the server over gRPC on this machine
+	$(BIN)/python tests/bench/throughput.py
+
+default-model: $(VENV)/installed ## Train the embedded model anew: DATA=folder of corpora VECTORS=glove.6B.100d.txt
+	trainer/default-model.sh $(BIN) "$(DATA)" "$(VECTORS)"
+
+proto: $(VENV)/installed ## Generate the modules of the wire contract
+	$(BIN)/python -m grpc_tools.protoc -Iprotos -I"$$($(BIN)/python tests/protos/include.py)" \
+	  --python_out=protos --pyi_out=protos --grpc_python_out=protos protos/ner/v1/tagger.proto
+
+lint: $(VENV)/installed ## Check style, format and the wire contract
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	@mkdir -p build
+	$(BIN)/python -m grpc_tools.protoc -Iprotos -I"$$($(BIN)/python tests/protos/include.py)" \
+	  --include_imports --include_source_info -o build/tagger.binpb protos/ner/v1/tagger.proto
+	$(BIN)/buf lint build/tagger.binpb --config protos/buf.yaml
+
+type: $(VENV)/installed ## Check types
+	$(BIN)/mypy
+
+check: lint type test ## lint, type and test
+
+clean: ## Remove what was built; models stay
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

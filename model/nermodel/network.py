@@ -1,0 +1,145 @@
+"""The network: word embedding, char-CNN and casing, BiLSTM, linear layer, CRF (Ma and Hovy 2016, arXiv:1603.01354).
+
+Shapes: U distinct words of a batch, L characters of the longest of them, B sentences, T tokens of the longest,
+C tags, H hidden units of one direction, D features of one word.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torchcrf import CRF
+
+from nermodel.crf import legal, viterbi
+from nermodel.vocabulary import CASINGS, PAD, Vocabulary, casing
+
+ILLEGAL = -10_000.0  # a transition score no path recovers from, yet finite in the loss
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Sizes of a network; those of the tables come from the vocabulary and the tags."""
+
+    word_dim: int = 100
+    char_dim: int = 30
+    char_filters: int = 50
+    char_width: int = 3
+    hidden: int = 200  # of one direction
+    layers: int = 1
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Sentences as ids; every distinct word is encoded once."""
+
+    words: Tensor  # [U]
+    chars: Tensor  # [U, L]
+    casings: Tensor  # [U]
+    tokens: Tensor  # [B, T]: which of the U words; padded with 0
+    lengths: Tensor  # [B], on the CPU, where packing wants it
+
+    @classmethod
+    def of(cls, sentences: Sequence[Sequence[str]], vocabulary: Vocabulary, device: torch.device) -> Self:
+        """Of sentences with at least one token each."""
+        rows: dict[str, int] = {}
+        lengths = np.array([len(sentence) for sentence in sentences])
+        tokens = np.zeros((len(sentences), lengths.max()), np.int64)
+        for row, sentence in zip(tokens, sentences, strict=True):
+            row[: len(sentence)] = [rows.setdefault(word, len(rows)) for word in sentence]
+        words = list(rows)
+        return cls(
+            words=torch.from_numpy(vocabulary.word_ids(words)).to(device),
+            chars=torch.from_numpy(vocabulary.char_ids(words)).to(device),
+            casings=torch.tensor([casing(word) for word in words], device=device),
+            tokens=torch.from_numpy(tokens).to(device),
+            lengths=torch.from_numpy(lengths),
+        )
+
+    @property
+    def mask(self) -> Tensor:
+        """Which tokens are real [B, T]."""
+        return torch.arange(self.tokens.shape[1], device=self.tokens.device) < self.lengths_on_device.unsqueeze(1)
+
+    @property
+    def lengths_on_device(self) -> Tensor:
+        """Lengths [B] beside the tokens."""
+        return self.lengths.to(self.tokens.device)
+
+
+class Network(nn.Module):
+    """Emission scores, the CRF's loss over them, and its best paths."""
+
+    start_legal: Tensor
+    follow_legal: Tensor
+    end_legal: Tensor
+
+    def __init__(self, config: NetworkConfig, vocabulary: Vocabulary, table: Sequence[str], dropout: float = 0.0):
+        super().__init__()
+        self.word = nn.Embedding(vocabulary.word_rows, config.word_dim, padding_idx=PAD, sparse=True)
+        self.char = nn.Embedding(vocabulary.char_rows, config.char_dim, padding_idx=PAD)
+        self.char_cnn = nn.Conv1d(config.char_dim, config.char_filters, config.char_width, padding="same")
+        self.casing = nn.Embedding(CASINGS, CASINGS)
+        self.lstm = nn.LSTM(
+            config.word_dim + config.char_filters + CASINGS,
+            config.hidden,
+            config.layers,
+            batch_first=True,
+            bidirectional=True,
+            dropout=dropout if config.layers > 1 else 0.0,
+        )
+        self.output = nn.Linear(2 * config.hidden, len(table))
+        self.crf = CRF(len(table), batch_first=True)
+        self.dropout = dropout
+        for name, mask in zip(("start_legal", "follow_legal", "end_legal"), legal(table), strict=True):
+            self.register_buffer(name, mask, persistent=False)
+        self.forbid_illegal()
+
+    @torch.no_grad()
+    def forbid_illegal(self) -> None:
+        """Set the score of every illegal transition to ILLEGAL; call it after each optimizer step."""
+        for scores, mask in self._transitions():
+            scores.masked_fill_(~mask, ILLEGAL)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Emission scores [B, T, C]; those of padding mean nothing."""
+        words = self.word_features(batch)  # [U, D]
+        features = self._drop(words[batch.tokens])  # [B, T, D]
+        packed = pack_padded_sequence(features, batch.lengths, batch_first=True, enforce_sorted=False)
+        states, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True)  # [B, T, 2H]
+        scores: Tensor = self.output(self._drop(states))
+        return scores
+
+    def word_features(self, batch: Batch) -> Tensor:
+        """What the LSTM reads of each distinct word [U, D]."""
+        chars = self.char_cnn(self.char(batch.chars).transpose(1, 2))  # [U, filters, L]
+        chars = chars.masked_fill((batch.chars == PAD).unsqueeze(1), -torch.inf).amax(dim=2)
+        chars = chars.masked_fill(chars == -torch.inf, 0.0)  # a word of no characters
+        return torch.cat([self.word(batch.words), chars, self.casing(batch.casings)], dim=1)
+
+    def loss(self, batch: Batch, gold: Tensor) -> Tensor:
+        """Negative log-likelihood of the gold tags [B, T] a sentence, padding ignored."""
+        loss: Tensor = -self.crf(self(batch), gold, mask=batch.mask, reduction="mean")
+        return loss
+
+    def decode(self, batch: Batch) -> Tensor:
+        """The best legal tags [B, T]."""
+        start, transitions, end = (scores.masked_fill(~mask, -torch.inf) for scores, mask in self._transitions())
+        return viterbi(self(batch), batch.lengths_on_device, start, transitions, end)
+
+    def _transitions(self) -> tuple[tuple[Tensor, Tensor], ...]:
+        return (
+            (self.crf.start_transitions, self.start_legal),
+            (self.crf.transitions, self.follow_legal),
+            (self.crf.end_transitions, self.end_legal),
+        )
+
+    def _drop(self, x: Tensor) -> Tensor:
+        """Variational dropout: one mask a sentence for all its tokens (Gal and Ghahramani 2016). x [B, T, D]."""
+        if not self.training or not self.dropout:
+            return x
+        keep = 1.0 - self.dropout
+        return x * x.new_empty(x.shape[0], 1, x.shape[2]).bernoulli_(keep).div_(keep)

@@ -1,0 +1,33 @@
+"""Models small enough to make in a test."""
+
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+
+from nermodel.checkpoint import Card, Model, rounded
+from nermodel.network import Network, NetworkConfig
+from nermodel.tags import Scheme, tag_table
+from nermodel.vocabulary import Vocabulary
+
+WORDS = ("the", "a", "of", "in", "and", "said", "was", "not", "left", "Mary", "Okafor", "Oslo", "Siemens", "Inc.")
+MakeModel = Callable[..., Model]
+torch.set_num_threads(1)  # the models are too small for more
+
+
+@pytest.fixture
+def make_model() -> MakeModel:
+    """Build a random model of the four labels, ready to tag or publish; another seed, other answers."""
+
+    def make(seed: int = 1, scheme: Scheme = "BIO", layers: int = 1, words: Sequence[str] = WORDS) -> Model:
+        torch.manual_seed(seed)
+        vocabulary = Vocabulary.build([words], min_freq=1)
+        config = NetworkConfig(word_dim=8, char_dim=4, char_filters=6, hidden=10, layers=layers)
+        table = tag_table(("LOC", "MISC", "ORG", "PER"), scheme)
+        network = Network(config, vocabulary, table).eval()
+        with torch.no_grad():
+            network.output.weight.mul_(20)  # apart enough that rounding decides no tag
+        card = Card(table, config, {"dev_f1": 0.5}, {"seed": seed})
+        return rounded(card, vocabulary, network, torch.device("cpu"))
+
+    return make

@@ -1,0 +1,179 @@
+"""Publishing a model, reading it back, and refusing what is not one."""
+
+import json
+import pickle
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from tests.conftest import MakeModel
+
+from nermodel.checkpoint import DEFAULT, CheckpointError, _sha256, load, publish, versions
+from nermodel.tags import tags_to_spans
+from nermodel.text import tokenize
+
+CPU = torch.device("cpu")
+KNOWN = [["Mary", "Okafor", "left", "Oslo"], ["Siemens", "Inc."]]
+
+
+def header(path: Path) -> dict[str, str]:
+    data = path.read_bytes()
+    metadata: dict[str, str] = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+    return metadata
+
+
+def rewrite(path: Path, change: Callable[[dict[str, torch.Tensor], dict[str, Any]], object]) -> None:
+    """Change a checkpoint's tensors or card and sign it anew, as a faulty trainer would."""
+    tensors = safetensors.torch.load(path.read_bytes())
+    card = json.loads(header(path)["nerstream"])
+    change(tensors, card)
+    text = json.dumps(card)
+    path.write_bytes(safetensors.torch.save(tensors, {"nerstream": text, "sha256": _sha256(tensors, text)}))
+
+
+def test_what_is_read_is_what_was_published(make_model: MakeModel, tmp_path: Path) -> None:
+    """A published model answers as before, names its folder and number, and keeps its card."""
+    model = make_model()
+    read = load(publish(tmp_path / "demo", model, KNOWN), CPU)
+    assert (read.name, read.version) == ("demo", "demo/000001")
+    assert read.tag(KNOWN) == model.tag(KNOWN)
+    assert [words for words, _ in read.card.known_answers] == [tuple(words) for words in KNOWN]
+    assert (read.tags, read.vocabulary, read.card.metrics) == (model.tags, model.vocabulary, {"dev_f1": 0.5})
+    for name, value in model.network.state_dict().items():
+        assert torch.equal(read.network.state_dict()[name], value), name
+
+
+def test_numbers_ascend_and_no_draft_stays(make_model: MakeModel, tmp_path: Path) -> None:
+    """Each publication takes the next number, also after a gap, and leaves only whole files."""
+    model = make_model()
+    (tmp_path / "000007.safetensors").write_bytes(b"")
+    (tmp_path / "notes.txt").write_text("not a version")
+    assert publish(tmp_path, model, []).name == "000008.safetensors"
+    assert publish(tmp_path, model, []).name == "000009.safetensors"
+    assert [path.name for path in versions(tmp_path)] == [f"00000{n}.safetensors" for n in (7, 8, 9)]
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_trainers_at_once_never_take_the_same_number(make_model: MakeModel, tmp_path: Path) -> None:
+    """Publications at the same time each land under a number of their own."""
+    model = make_model()
+    with ThreadPoolExecutor(8) as pool:
+        paths = list(pool.map(lambda _: publish(tmp_path, model, KNOWN), range(16)))
+    assert sorted(path.name for path in paths) == [f"{number:06}.safetensors" for number in range(1, 17)]
+
+
+def _truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def _flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-50] ^= 1
+    path.write_bytes(data)
+
+
+def _edit_card(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b'dev_f1\\": 0.5', b'dev_f1\\": 0.9'))
+
+
+def _foreign(path: Path) -> None:
+    path.write_bytes(safetensors.torch.save({"weight": torch.zeros(2)}))
+
+
+def _nan(path: Path) -> None:
+    rewrite(path, lambda tensors, _: tensors["output.bias"].fill_(torch.nan))
+
+
+def _shape(path: Path) -> None:
+    rewrite(path, lambda tensors, _: tensors.update({"output.bias": torch.zeros(3)}))
+
+
+def _missing(path: Path) -> None:
+    rewrite(path, lambda tensors, _: tensors.pop("lstm.weight_ih_l0"))
+
+
+def _no_words(path: Path) -> None:
+    rewrite(path, lambda tensors, _: tensors.pop("vocabulary.words"))
+
+
+def _wrong_labels(path: Path) -> None:
+    rewrite(path, lambda _, card: card.update(tags=["O", "B-A", "Q-A"]))
+
+
+def _future(path: Path) -> None:
+    rewrite(path, lambda _, card: card.update(format=2))
+
+
+def _huge(path: Path) -> None:
+    rewrite(path, lambda _, card: card["network"].update(hidden=10**9))
+
+
+def _other_answers(path: Path) -> None:
+    rewrite(path, lambda tensors, _: tensors["output.weight"].mul_(-1))
+
+
+@pytest.mark.parametrize(
+    ("damage", "cause"),
+    [
+        (_truncate, "not a whole safetensors file"),
+        (lambda path: path.write_bytes(b""), "not a whole safetensors file"),
+        (lambda path: path.write_bytes((2**62).to_bytes(8, "little") + b"{}"), "not a whole safetensors file"),
+        (lambda path: path.write_bytes(pickle.dumps({"weight": [1]})), "not a whole safetensors file"),
+        (lambda path: torch.save({"weight": torch.zeros(2)}, path), "not a whole safetensors file"),
+        (_foreign, "not a nerstream checkpoint"),
+        (_flip, "SHA-256"),
+        (_edit_card, "SHA-256"),
+        (_nan, "not finite"),
+        (_shape, r"output.bias has shape \(3,\), expected \(9,\)"),
+        (_missing, "lstm.weight_ih_l0 has shape none"),
+        (_no_words, "vocabulary.words' is missing"),
+        (_wrong_labels, "tag table"),
+        (_future, "format 2, expected 1"),
+        (_huge, "size of the network"),
+        (_other_answers, "does not reproduce"),
+    ],
+)
+def test_a_damaged_file_is_refused_in_one_line(
+    make_model: MakeModel, tmp_path: Path, damage: Callable[[Path], None], cause: str
+) -> None:
+    """Whatever is wrong with a file, the error is one line that names the file and the cause."""
+    path = publish(tmp_path, make_model(), KNOWN)
+    damage(path)
+    with pytest.raises(CheckpointError, match=cause) as caught:
+        load(path, CPU)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_only_rounded_weights_are_published(make_model: MakeModel, tmp_path: Path) -> None:
+    """Publishing what was read gives the same weights again: rounding twice changes nothing."""
+    first = load(publish(tmp_path, make_model(), KNOWN), CPU)
+    second = load(publish(tmp_path, replace(first), KNOWN), CPU)
+    for name, value in first.network.state_dict().items():
+        assert torch.equal(second.network.state_dict()[name], value), name
+
+
+def test_the_embedded_model_is_small_and_knows_the_apple_sentence() -> None:
+    """The default model loads, fits in 10 MB and finds the entities of the project's sentence."""
+    assert DEFAULT.stat().st_size <= 10_000_000
+    model = load(DEFAULT, CPU)
+    text = "Apple Inc. was founded by Steve Jobs in California"
+    words = [text[start:end] for start, end in tokenize(text)]
+    spans = tags_to_spans(model.tags[tag] for tag in model.tag([words])[0])
+    assert [(" ".join(words[s.start : s.end]), s.label) for s in spans] == [
+        ("Apple Inc.", "ORG"),
+        ("Steve Jobs", "PER"),
+        ("California", "LOC"),
+    ]
+
+
+def test_the_embedded_model_was_not_trained_on_restricted_text() -> None:
+    """Its provenance names the openly licensed corpora and no other."""
+    trained_on = {origin["file"] for origin in load(DEFAULT, CPU).card.provenance["train"]}
+    allowed = {"train.conll", "wikigold-train.txt", "train.txt", *(f"{part}.txt" for part in "abefg")}
+    assert trained_on <= allowed

@@ -1,0 +1,99 @@
+"""The command `nertrainer`, as a process."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tests.conftest import MakeModel
+
+from nermodel.checkpoint import load, publish
+from nertrainer.cli import main
+
+CORPUS = Path(__file__).parents[2] / "examples" / "corpus"
+SMALL = ["--hidden", "20", "--epochs", "1", "--batch", "32"]
+
+
+def nertrainer(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end."""
+    command = [sys.executable, "-c", "from nertrainer.cli import main; main()", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=50)
+
+
+def columns(path: Path, sentences: int) -> Path:
+    """The first sentences of our corpus."""
+    parts = (CORPUS / "train.conll").read_text(encoding="utf-8").split("\n\n")
+    path.write_text("\n\n".join(parts[:sentences]) + "\n", encoding="utf-8")
+    return path
+
+
+def test_train_publishes_a_checkpoint_that_evaluate_scores(tmp_path: Path) -> None:
+    """From columns to a published file, whose figures are those in its card; the path alone is on stdout."""
+    data = columns(tmp_path / "data.conll", 150)
+    trained = nertrainer("train", "--train", data, "--dev", data, "--output", tmp_path / "models" / "demo", *SMALL)
+    assert trained.returncode == 0, trained.stderr
+    path = Path(trained.stdout.strip())
+    assert path == tmp_path / "models" / "demo" / "000001.safetensors"
+    assert "dev F1" in trained.stderr
+    model = load(path, torch.device("cpu"))
+    assert model.version == "demo/000001"
+    assert model.card.known_answers
+    scored = nertrainer("evaluate", path, data, "--json")
+    figures = json.loads(scored.stdout)
+    assert figures["f1"] == pytest.approx(model.card.metrics["dev_f1"])
+    assert set(figures["per_type"]) == {"LOC", "MISC", "ORG", "PER"}
+    assert figures["support"] == sum(scores["support"] for scores in figures["per_type"].values())
+    assert "BIO" in figures["scheme"]
+
+
+def test_evaluate_prints_a_table(make_model: MakeModel, tmp_path: Path) -> None:
+    """Without --json people get a table with every type."""
+    path = publish(tmp_path, make_model(), [])
+    scored = nertrainer("evaluate", path, columns(tmp_path / "data.conll", 20))
+    assert scored.returncode == 0, scored.stderr
+    assert all(name in scored.stdout for name in ("LOC", "MISC", "ORG", "PER", "all", "F1"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["evaluate", "none.safetensors", "{data}"], "none.safetensors: No such file or directory"),
+        (["evaluate", "{data}", "{data}"], "not a whole safetensors file"),
+        (["evaluate", "{model}", "none.txt"], "none.txt: No such file or directory"),
+        (["evaluate", "{model}", "{folder}"], "Is a directory"),
+        (["evaluate", "{model}", "{bad}"], "bad.txt:1: has 1 column"),
+        (["evaluate", "{model}", "{data}", "--labels", "PER"], "expected OLD=NEW"),
+        (["train", "--train", "{bad}", "--dev", "{data}", "--output", "{folder}/x"], "bad.txt:1: has 1 column"),
+        (["train", "--train", "{data}", "--dev", "{data}", "--output", "{data}/x"], "Not a directory"),
+        (["train", "--train", "{data}", "--dev", "{data}", "--output", "x", "--optimizer", "adam"], "adam"),
+        (["train", "--train", "{data}"], "--dev"),
+        (["trian"], "trian"),
+    ],
+)
+def test_a_mistake_gets_one_line(
+    make_model: MakeModel,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    message: str,
+) -> None:
+    """Whatever is wrong, stderr has one line that says what, no traceback, and the exit code is not zero."""
+    (tmp_path / "bad.txt").write_text("word\n")
+    names = {
+        "data": columns(tmp_path / "data.conll", 5),
+        "model": publish(tmp_path, make_model(), []),
+        "folder": tmp_path,
+        "bad": tmp_path / "bad.txt",
+    }
+    monkeypatch.setattr("sys.argv", ["nertrainer", *(argument.format(**names) for argument in arguments)])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    out, err = capsys.readouterr()
+    last = err.strip().split("\n")[-1]
+    assert stop.value.code not in (0, None)
+    assert last.startswith("nertrainer: ")
+    assert message in last
+    assert out == ""

@@ -1,0 +1,50 @@
+"""Figures against a count by hand."""
+
+from dataclasses import replace
+
+import pytest
+from tests.conftest import MakeModel
+
+from nermodel.tags import Span, tags_to_spans
+from nertrainer.corpus import Sentence
+from nertrainer.evaluation import evaluate, predict
+
+
+@pytest.mark.parametrize("scheme", ["BIO", "BIOES"])
+def test_figures_are_those_counted_by_hand(make_model: MakeModel, scheme: str) -> None:
+    """Precision, recall and F1 count whole spans with their labels, whatever scheme the model writes."""
+    model = make_model(scheme=scheme)
+    words = [("Mary", "left", "Oslo"), ("the", "Okafor"), ("in", "Siemens", "Inc.", "and"), ("Unseen", "of", "a")]
+    sentences = [Sentence(text, (Span(0, 1, "PER"), Span(1, 2, "LOC"))) for text in words]
+    found = [set(tags_to_spans(tags)) for tags in predict(model, sentences)]
+    scored = [{span for span in spans if span.label in ("PER", "LOC")} for spans in found]
+    hits = sum(len(spans & set(sentence.spans)) for spans, sentence in zip(scored, sentences, strict=True))
+    result = evaluate(model, sentences)
+    assert sum(result.ignored.values()) == sum(map(len, found)) - sum(map(len, scored))
+    assert result.overall.support == 8
+    assert result.overall.recall == pytest.approx(hits / 8)
+    assert result.overall.precision == pytest.approx(hits / max(1, sum(map(len, scored))))
+
+
+def test_a_model_that_is_always_right_scores_one(make_model: MakeModel) -> None:
+    """Scored against its own spans a model is perfect, and a mislabelled span costs it."""
+    model = make_model()
+    sentences = [Sentence(("Mary", "Okafor", "left", "Oslo", word), ()) for word in ("in", "of", "Siemens", "the")]
+    own = [
+        replace(sentence, spans=tuple(tags_to_spans(tags)))
+        for sentence, tags in zip(sentences, predict(model, sentences), strict=True)
+    ]
+    assert any(sentence.spans for sentence in own)
+    assert evaluate(model, own).overall.f1 == 1.0
+    moved = {"LOC": "PER"}
+    moved = {"LOC": "PER"}
+    wrong = [
+        replace(s, spans=tuple(span._replace(label=moved.get(span.label, "LOC")) for span in s.spans)) for s in own
+    ]
+    assert evaluate(model, wrong).overall.f1 < 1.0
+
+
+def test_text_without_entities_can_be_scored(make_model: MakeModel) -> None:
+    """With nothing to find every figure is zero and nothing fails."""
+    result = evaluate(make_model(), [Sentence(("the", "of"), ())])
+    assert (result.overall.support, result.per_type) == (0, {})

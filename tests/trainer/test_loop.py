@@ -1,0 +1,84 @@
+"""Training: it learns, it repeats itself, it stops at nonsense."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from nermodel.checkpoint import Card, rounded
+from nermodel.crf import legal
+from nermodel.network import ILLEGAL, Network, NetworkConfig
+from nermodel.tags import Span, tag_table
+from nermodel.vocabulary import Vocabulary
+from nertrainer.corpus import Sentence
+from nertrainer.evaluation import evaluate
+from nertrainer.loop import EpochEnd, Recipe, Step, new_network, train
+
+CPU = torch.device("cpu")
+NAMES, PLACES = ("Mary", "Ivan", "Chidi", "Noor"), ("Oslo", "Lagos", "Lima", "Pune")
+SENTENCES = [
+    Sentence((name, verb, place, "."), (Span(0, 1, "PER"), Span(2, 3, "LOC")))
+    for name in NAMES
+    for place in PLACES
+    for verb in ("left", "saw")
+]
+TABLE = tag_table(("LOC", "PER"), "BIOES")
+VOCABULARY = Vocabulary.build((sentence.words for sentence in SENTENCES), min_freq=1)
+CONFIG = NetworkConfig(word_dim=10, char_dim=5, char_filters=5, hidden=12)
+RECIPE = Recipe(epochs=12, batch_sentences=4, lr=0.02, word_lr=0.02, ema=0.9, dropout=0.2)
+
+
+def run(recipe: Recipe) -> tuple[list[float], Network]:
+    """Every step's loss, and the averaged network after the last epoch."""
+    network = new_network(CONFIG, VOCABULARY, TABLE, {}, recipe)
+    events = list(train(network, VOCABULARY, TABLE, SENTENCES, recipe, CPU))
+    last = events[-1]
+    assert isinstance(last, EpochEnd)
+    return [event.loss for event in events if isinstance(event, Step)], last.network
+
+
+@pytest.mark.parametrize(
+    "recipe", [RECIPE, replace(RECIPE, optimizer="sgd", lr=0.1, word_lr=0.1)], ids=["adamw", "sgd"]
+)
+def test_it_learns_a_pattern(recipe: Recipe) -> None:
+    """After a few epochs the pattern of the corpus is known, also as the checkpoint will round it."""
+    _, network = run(recipe)
+    model = rounded(Card(TABLE, CONFIG, {}, {}), VOCABULARY, network, CPU)
+    assert evaluate(model, SENTENCES).overall.f1 == 1.0
+
+
+def test_the_same_seed_gives_the_same_bits() -> None:
+    """Two runs with one seed agree in every loss and weight; another seed differs."""
+    short = replace(RECIPE, epochs=2)
+    losses, network = run(short)
+    again, twin = run(short)
+    assert losses == again
+    assert all(torch.equal(value, twin.state_dict()[name]) for name, value in network.state_dict().items())
+    assert run(replace(short, seed=2))[0] != losses
+
+
+def test_illegal_transitions_stay_forbidden() -> None:
+    """No amount of training raises the score of an illegal transition."""
+    _, network = run(replace(RECIPE, epochs=2))
+    start, follow, end = legal(TABLE)
+    assert (network.crf.start_transitions[~start] < ILLEGAL / 2).all()
+    assert (network.crf.transitions[~follow] < ILLEGAL / 2).all()
+    assert (network.crf.end_transitions[~end] < ILLEGAL / 2).all()
+
+
+def test_vectors_fill_the_word_table_and_stay_when_asked() -> None:
+    """Words with a vector start from it, and a word rate of zero leaves it so."""
+    vectors = {"oslo": torch.arange(10).float().numpy()}
+    recipe = replace(RECIPE, epochs=1, word_lr=0.0)
+    network = new_network(CONFIG, VOCABULARY, TABLE, vectors, recipe)
+    row = VOCABULARY.word_ids(["Oslo"])[0]
+    assert network.word.weight[row].tolist() == list(range(10))
+    list(train(network, VOCABULARY, TABLE, SENTENCES, recipe, CPU))
+    assert network.word.weight[row].tolist() == list(range(10))
+
+
+def test_a_loss_that_is_not_finite_stops_training() -> None:
+    """Training ends with the epoch and step where the loss left the numbers."""
+    recipe = replace(RECIPE, optimizer="sgd", lr=1e30, clip=1e30)
+    with pytest.raises(FloatingPointError, match="epoch 1, step"):
+        run(recipe)

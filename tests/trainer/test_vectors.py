@@ -1,0 +1,47 @@
+"""Word vectors from text and from checkpoints."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.conftest import MakeModel
+
+from nermodel.checkpoint import publish
+from nertrainer.corpus import CorpusError
+from nertrainer.vectors import read_vectors
+
+
+@pytest.mark.parametrize("header", ["", "2 3\n"])
+def test_glove_and_word2vec_text_are_read(tmp_path: Path, header: str) -> None:
+    """Words come in lower case and in order, with or without word2vec's header line."""
+    path = tmp_path / "vectors.txt"
+    path.write_text(f"{header}The 1 2 3\nof 4 5 6.5\n")
+    vectors = read_vectors(path)
+    assert list(vectors) == ["the", "of"]
+    np.testing.assert_array_equal(vectors["of"], np.array([4, 5, 6.5], np.float32))
+    assert list(read_vectors(path, most=1)) == ["the"]
+
+
+def test_a_checkpoint_lends_its_word_table(make_model: MakeModel, tmp_path: Path) -> None:
+    """The vectors of a checkpoint are the rows of its word table."""
+    model = make_model()
+    vectors = read_vectors(publish(tmp_path, model, []))
+    assert list(vectors) == list(model.vocabulary.words)
+    np.testing.assert_array_equal(vectors["oslo"], model.network.word.weight[model.vocabulary.word_ids(["oslo"])[0]])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no vectors"),
+        ("the 1 2\nof 1\n", ":2: has 1 numbers, expected 2"),
+        ("the 1 x\n", ":1: .*not a number"),
+        ("hello\n", ":1: has 0 numbers"),
+    ],
+)
+def test_a_file_that_holds_no_vectors_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    """The error names the file and the line."""
+    path = tmp_path / "vectors.txt"
+    path.write_text(text)
+    with pytest.raises(CorpusError, match=message):
+        read_vectors(path)

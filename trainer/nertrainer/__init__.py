@@ -1,0 +1,1 @@
+"""Corpora, training, evaluation, publication and the command `nertrainer`."""
