@@ -15,7 +15,7 @@ help: ## List the targets
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --no-deps --extra-index-url "$(TORCH_INDEX)" "torch>=2.11,<2.14"
+	$(BIN)/pip install --quiet --retries 1 --no-deps $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) "torch>=2.11,<2.14"
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	@touch $@
 

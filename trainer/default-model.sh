@@ -16,7 +16,7 @@ mkdir -p "$work"
 awk -v RS= -v ORS='\n\n' '!/^-DOCSTART-/ && ++n <= 1400' "$data/wikigold/all.txt" >"$work/wikigold-train.txt"
 awk -v RS= -v ORS='\n\n' '!/^-DOCSTART-/ && ++n > 1400' "$data/wikigold/all.txt" >"$work/wikigold-dev.txt"
 exec "$bin/nertrainer" train \
-  --train examples/corpus/train.conll --train "$work/wikigold-train.txt" --train "$data/wnut17/train.txt" \
+  --train examples/corpus/train.conll --train examples/corpus/train.conll --train "$work/wikigold-train.txt" --train "$data/wnut17/train.txt" \
   --train "$data/btc/a.txt" --train "$data/btc/b.txt" --train "$data/btc/e.txt" --train "$data/btc/f.txt" \
   --train "$data/btc/g.txt" \
   --dev examples/corpus/dev.conll --dev "$work/wikigold-dev.txt" --dev "$data/wnut17/dev.txt" --dev "$data/btc/h.txt" \

@@ -1,6 +1,7 @@
 """The command `nertrainer`, as a process."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from tests.conftest import MakeModel
 from nermodel.checkpoint import load, publish
 from nertrainer.cli import main
 
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}  # the model is too small for more
 CORPUS = Path(__file__).parents[2] / "examples" / "corpus"
 SMALL = ["--hidden", "20", "--epochs", "1", "--batch", "32"]
 
@@ -19,7 +21,7 @@ SMALL = ["--hidden", "20", "--epochs", "1", "--batch", "32"]
 def nertrainer(*arguments: object) -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
     command = [sys.executable, "-c", "from nertrainer.cli import main; main()", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=50)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=50, env=ENVIRONMENT)
 
 
 def columns(path: Path, sentences: int) -> Path:

@@ -239,10 +239,10 @@ def _vectors(path: Path | None, most: int | None) -> Vectors:
 
 
 def _say_coverage(sentences: Sequence[Sentence], vectors: Vectors) -> None:
-    words = {word.lower() for sentence in sentences for word in sentence.words}
+    words = [word.lower() for sentence in sentences for word in sentence.words]
     share = sum(word in vectors for word in words) / len(words)
     low = "; are they of the same language?" if share < 0.5 else ""
-    _say(f"{100 * share:.0f} % of the {len(words):,} training words have one of {len(vectors):,} vectors{low}")
+    _say(f"{100 * share:.0f} % of the training tokens have one of {len(vectors):,} vectors{low}")
 
 
 def _origin(corpus: Corpus) -> dict[str, Any]:
