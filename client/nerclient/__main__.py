@@ -1,0 +1,5 @@
+"""`python -m nerclient`."""
+
+from nerclient.cli import main
+
+main()

@@ -1,0 +1,239 @@
+"""The asyncio client."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
+from contextlib import aclosing
+from functools import partial
+from types import TracebackType
+from typing import Any, Self, TypeVar, overload
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from ner.v1 import tagger_pb2 as pb
+from ner.v1.tagger_pb2_grpc import TaggerStub
+from nerclient import wire
+from nerclient.address import DEFAULT_ADDRESS, check
+from nerclient.errors import NerstreamError, NotFound, ResourceExhausted, Unavailable
+from nerclient.feed import Feed
+from nerclient.results import Input, Model, Result
+from nerclient.retry import Retry
+from nerclient.status import translated
+from nerclient.stream import Stream
+
+SERVICE = "ner.v1.Tagger"
+
+_STREAM_INPUTS = 32  # in one message: enough that the cost of a message vanishes, few enough to answer soon
+_STREAM_BYTES = 64 * 1024
+_CHANNEL_OPTIONS = [
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),  # the one that grpc 1.85 obeys
+    ("grpc.http2.bdp_probe", 0),  # otherwise megabytes pile up in front of a reader that pauses
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.max_send_message_length", -1),  # the server's Limits rule
+    ("grpc.max_receive_message_length", 64 * 1024 * 1024),
+]
+_Reply = TypeVar("_Reply")
+
+
+class Client:
+    """A connection to one nerstream server, for any number of calls at once, in one event loop.
+
+    `address` is HOST:PORT or unix:PATH. `timeout_s` bounds each unary call with its retries, and on a stream the wait
+    for the next answer while one is due. `retry` is for a server that was reached before; one that was never reached
+    fails at once. Raises ValueError for an address of another form.
+
+        async with Client("127.0.0.1:50051") as client:
+            result = await client.tag("Steve Jobs founded Apple.")
+            async for result in client.stream(lines):
+                print(result.entities)
+
+    Calls raise NerstreamError's subclasses and nothing of gRPC's.
+    """
+
+    def __init__(
+        self,
+        address: str = DEFAULT_ADDRESS,
+        *,
+        timeout_s: float = 60.0,
+        retry: Retry = Retry(),  # noqa: B008 frozen
+    ) -> None:
+        check(address)
+        self._address = address
+        self._timeout_s = timeout_s
+        self._retry = retry
+        self._channel: grpc.aio.Channel | None = None
+        self._reached = False
+        self._model: Model | None = None  # the last one described as serving now
+        self._tables: dict[str, tuple[str, ...]] = {}  # Model.tags by version
+
+    async def __aenter__(self) -> Self:
+        self._channel = grpc.aio.insecure_channel(self._address, options=_CHANNEL_OPTIONS)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._channel is not None:
+            await self._channel.close()
+        self._channel = None
+
+    @overload
+    async def tag(  # type: ignore[overload-overlap]  # a str is an iterable of str, and never meant as one
+        self, inputs: str, *, scores: bool = False, tags: bool = False
+    ) -> Result: ...
+
+    @overload
+    async def tag(self, inputs: Iterable[Input], *, scores: bool = False, tags: bool = False) -> list[Result]: ...
+
+    async def tag(
+        self, inputs: str | Iterable[Input], *, scores: bool = False, tags: bool = False
+    ) -> Result | list[Result]:
+        """Tags one text, or each of some inputs, in one call or as few as the server's limits allow.
+
+        A str gives one Result, and raises what is wrong with it. Anything else is an iterable of inputs and gives one
+        Result for each, in order, with what is wrong with an input in its `Result.error`; one sentence of tokens is
+        therefore `tag([["Steve", "Jobs"]])`. `scores` sets Entity.score, `tags` sets Result.tokens.
+        """
+        if isinstance(inputs, str):
+            [result] = await self.tag([inputs], scores=scores, tags=tags)
+            if result.error is not None:
+                raise result.error
+            return result
+        limits = (await self._known_model()).limits
+        requests = wire.pack(
+            inputs,
+            limits,
+            pb.TagOptions(scores=scores, tags=tags),
+            itertools.count(1),
+            most_inputs=limits.max_inputs or _STREAM_INPUTS,
+            most_bytes=limits.max_request_bytes or _STREAM_BYTES,
+        )
+        results: list[Result] = []
+        for request in requests:
+            if request.message is None:
+                results += map(wire.refused, request.items)
+            else:
+                response = await self._unary(self._stub().Tag, request.message)
+                results += await self._unpack(tags, request, response)
+        return results
+
+    async def stream(
+        self,
+        inputs: Iterable[Input] | AsyncIterable[Input],
+        *,
+        scores: bool = False,
+        tags: bool = False,
+        window: int = 1024,
+    ) -> AsyncGenerator[Result, None]:
+        """Tags any number of inputs in constant memory: one Result for each, in order, as soon as it is answered.
+
+        Inputs that are ready together travel together, and the last one at hand never waits for the next. `window` is
+        the number of inputs read ahead of the last result; a long input counts as several (see Feed). What is wrong
+        with an input is in its `Result.error`. A stream that breaks is resumed, with nothing lost or doubled. What the
+        source raises is raised after the results of what it gave before. A plain iterable is read in a thread.
+
+        To stop early, close the iterator (`contextlib.aclosing`) or cancel the task.
+        """
+        async with aclosing(self.stream_batches(inputs, scores=scores, tags=tags, window=window)) as batches:
+            async for results in batches:
+                for result in results:
+                    yield result
+
+    async def stream_batches(
+        self,
+        inputs: Iterable[Input] | AsyncIterable[Input],
+        *,
+        scores: bool = False,
+        tags: bool = False,
+        window: int = 1024,
+    ) -> AsyncGenerator[list[Result], None]:
+        """As `stream`, with the results that arrive together in one list: after each list is a good time to flush."""
+        if isinstance(inputs, str):
+            raise TypeError("stream() takes an iterable of inputs, got one str: use tag() for one text")
+        limits = (await self._known_model()).limits
+        most_inputs = min(_STREAM_INPUTS, limits.max_inputs or _STREAM_INPUTS)
+        stream = Stream(
+            Feed(inputs, window),
+            address=self._address,
+            open_call=self._stub().StreamTag,
+            pack=partial(
+                wire.pack,
+                limits=limits,
+                options=pb.TagOptions(scores=scores, tags=tags),
+                ids=itertools.count(1),
+                most_inputs=most_inputs,
+                most_bytes=min(_STREAM_BYTES, limits.max_request_bytes or _STREAM_BYTES),
+            ),
+            unpack=partial(self._unpack, tags),
+            most_inputs=most_inputs,
+            timeout_s=self._timeout_s,
+            retry=self._retry,
+        )
+        async with aclosing(stream.batches()) as batches:
+            async for results in batches:
+                yield results
+
+    async def model(self, version: str = "") -> Model:
+        """The model that serves now, or an earlier version of it, by Result.model_version."""
+        message = await self._unary(self._stub().GetModel, pb.GetModelRequest(version=version))
+        model = wire.model(message)
+        self._tables[model.version] = model.tags
+        if not version:
+            self._model = model
+        return model
+
+    async def health(self) -> str:
+        """The server's own word on its health: "SERVING", "NOT_SERVING" or "SERVICE_UNKNOWN"."""
+        ask = health_pb2_grpc.HealthStub(self._connected()).Check
+        try:
+            reply = await self._unary(ask, health_pb2.HealthCheckRequest(service=SERVICE))
+        except NotFound:
+            return "SERVICE_UNKNOWN"
+        return str(health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status))
+
+    def _connected(self) -> grpc.aio.Channel:
+        if self._channel is None:
+            raise RuntimeError("the client is not connected: use it inside `async with Client(...) as client`")
+        return self._channel
+
+    def _stub(self) -> Any:
+        return TaggerStub(self._connected())  # type: ignore[no-untyped-call]
+
+    async def _known_model(self) -> Model:
+        return self._model or await self.model()
+
+    async def _unpack(self, tags: bool, request: wire.Request, response: pb.TagResponse) -> list[Result]:
+        table = None
+        if tags and not response.HasField("error"):
+            table = self._tables.get(response.model_version) or (await self.model(response.model_version)).tags
+        return wire.unpack(request, response, table)
+
+    async def _unary(self, method: Callable[..., Awaitable[_Reply]], request: Any) -> _Reply:
+        """One call, tried again within the timeout while the server is full or, if it was reached before, away."""
+        now = asyncio.get_running_loop().time
+        deadline = now() + self._timeout_s
+        failures = 0
+        while True:
+            try:
+                with translated(self._address):
+                    reply = await method(request, timeout=deadline - now())
+            except NerstreamError as error:
+                failures += 1
+                delay_s = self._delay_s(error, failures)
+                if delay_s is None or now() + delay_s >= deadline:
+                    raise
+            else:
+                self._reached = True
+                return reply
+            await asyncio.sleep(delay_s)
+
+    def _delay_s(self, error: NerstreamError, failures: int) -> float | None:
+        if isinstance(error, ResourceExhausted):
+            return error.retry_after_s
+        if isinstance(error, Unavailable) and self._reached:
+            return self._retry.delay_s(failures)
+        return None

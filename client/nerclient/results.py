@@ -1,0 +1,72 @@
+"""What a caller gets: plain frozen objects, no wire types."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeAlias
+
+from nerclient.errors import NerstreamError
+
+Input: TypeAlias = str | Sequence[str]
+"""Raw text as a str, or the tokens of one sentence as a sequence of str."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entity:
+    """A named thing in an input.
+
+    `start` and `end` (exclusive) count code points of a text, so that `text[start:end] == entity.text`, or tokens of a
+    sentence, where `entity.text` is `" ".join(tokens[start:end])`.
+    """
+
+    start: int
+    end: int
+    label: str
+    text: str
+    score: float | None = None  # in [0, 1]; set when scores were asked for
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One token with its tag, such as "B-PER". `start` and `end` are in the unit of Entity's."""
+
+    start: int
+    end: int
+    text: str
+    tag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one input. Where `error` is set, nothing else but `input` means anything."""
+
+    input: Input
+    entities: tuple[Entity, ...] = ()
+    tokens: tuple[Token, ...] | None = None  # set when tags were asked for
+    model_version: str = ""
+    error: NerstreamError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one server accepts, in the words of ner.v1's Limits. Zero is a limit that the server does not tell."""
+
+    max_inputs: int = 0
+    max_request_bytes: int = 0
+    max_text_bytes: int = 0
+    max_sentence_tokens: int = 0
+    stream_window: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One version of a model, in the words of ner.v1's Model."""
+
+    name: str
+    version: str
+    labels: tuple[str, ...]
+    tags: tuple[str, ...]
+    metrics: dict[str, float]
+    limits: Limits
+    create_time: datetime | None  # aware, UTC
+    sha256: str
