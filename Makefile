@@ -14,9 +14,10 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/installed: pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --retries 1 --no-deps $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) "torch>=2.11,<2.14"
-	$(BIN)/pip install --quiet --editable '.[dev]'
+	@echo "installing into $(VENV), a few minutes the first time"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --retries 1 --no-deps $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) "torch>=2.11,<2.14"
+	@$(BIN)/pip install --quiet --editable '.[dev]'
 	@touch $@
 
 demo: $(VENV)/installed ## Start a server, tag examples/sample.txt through the client, stop

@@ -1,7 +1,9 @@
 """The command `nertrainer`: train a model on column files, and evaluate one."""
 
+import errno
 import hashlib
 import json
+import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -75,6 +77,8 @@ def train_command(
     """
     where = _device(device)
     output.mkdir(parents=True, exist_ok=True)
+    if not os.access(output, os.W_OK):  # said before the work, not after
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(output))
     label_map = _label_map(labels)
     training = [_read(path, label_map) for path in train_files]
     dev = [_read(path, label_map) for path in dev_files]
