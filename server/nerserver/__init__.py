@@ -1,0 +1,1 @@
+"""The gRPC service: batching, engine, reload and the command `nerserver`."""

@@ -1,0 +1,214 @@
+"""The batcher: whatever waits when the engine becomes free is its next batch. No timer, no thread, no wire types."""
+
+import asyncio
+import math
+import time
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from nerserver.errors import DeadlineError, Failure, QueueFullError, log_failure
+from nerserver.policy import POOL, Budget, Item, Line, Shares, compose
+
+PATIENCE_S = 2.0  # after which work is due whose deadline is later, so that near deadlines never starve it
+BULK_EVERY = 8  # bulk work leads a batch after so many without any of it
+ModelT = TypeVar("ModelT")
+Words = Sequence[str]
+Run = Callable[[list[Words]], Awaitable[tuple[list[list[int]], ModelT]]]
+
+
+@dataclass(frozen=True)
+class Answer(Generic[ModelT]):
+    """The tags of one request's sentences, all of one model, and where the time went."""
+
+    tags: list[list[int] | Failure]  # one for each sentence
+    model: ModelT | None  # None when every sentence failed
+    queue_s: float  # of the sentence that waited longest
+    compute_s: float  # of all batches that held one of its sentences
+    batch_size: int  # sentences in the largest of them
+
+
+@dataclass(eq=False)
+class _Job(Generic[ModelT]):
+    """A request: its answers so far, and the future that ends when none is missing."""
+
+    done: asyncio.Future[None]
+    tags: list[list[int] | Failure]
+    models: list[ModelT | None]  # which gave each of the tags
+    missing: int = 0
+    last: ModelT | None = None  # of the models
+    queue_s: float = 0.0
+    compute_s: float = 0.0
+    batch_size: int = 0
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class _Sentence(Item, Generic[ModelT]):
+    words: Words
+    job: _Job[ModelT]
+    row: int  # in the job
+    queued_at: float
+
+
+class Batcher(Generic[ModelT]):
+    """Gathers the sentences of all callers into batches for `run`, one batch at a time."""
+
+    def __init__(
+        self,
+        run: Run[ModelT],
+        budget: Budget,
+        max_queue_tokens: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._run = run
+        self._budget = budget
+        self._max_queue_tokens = max_queue_tokens
+        self._clock = clock
+        self._interactive: Line[_Sentence[ModelT]] = Line()
+        self._bulk: Line[_Sentence[ModelT]] = Line()
+        self._shares = Shares(budget.tokens)
+        self._queue_tokens = 0
+        self._tokens_per_s = 10_000.0  # of late
+        self._without_bulk = 0  # batches since bulk work was in one, while some waited
+        self._work = asyncio.Event()
+        self._turnstile = asyncio.Lock()
+        self._room = asyncio.Event()
+
+    async def tag(
+        self,
+        sentences: Sequence[Words],
+        source: Hashable,
+        deadline: float = math.inf,
+        bulk: bool = False,
+        wait: bool = False,
+    ) -> Answer[ModelT]:
+        """Tag sentences of at least one word each, wholly with one model.
+
+        `source` is who shares equally with the others, `deadline` in the clock's seconds. With `wait` a full queue is
+        waited for. A sentence that the engine cannot tag has a Failure in its place.
+
+        Raises QueueFullError, and DeadlineError if the deadline passes before the last of the work has begun.
+        """
+        if deadline <= self._clock():
+            raise DeadlineError
+        if wait:
+            await self._wait_for_room()
+        elif self._queue_tokens >= self._max_queue_tokens:
+            raise QueueFullError(min(max(self._queue_tokens / self._tokens_per_s, 0.05), 10.0))
+        turns = [self._shares.turn(source, len(words)) for words in sentences]
+        loop = asyncio.get_running_loop()
+        job: _Job[ModelT] = _Job(loop.create_future(), [[] for _ in sentences], [None for _ in sentences])
+        line = self._bulk if bulk else self._interactive
+        rows = list(range(len(sentences)))
+        while rows:
+            now = self._clock()
+            items = [
+                _Sentence(
+                    tokens=len(sentences[row]),
+                    turn=turns[row],
+                    due=min(deadline, now + PATIENCE_S),
+                    deadline=deadline,
+                    words=sentences[row],
+                    job=job,
+                    row=row,
+                    queued_at=now,
+                )
+                for row in rows
+            ]
+            job.missing = len(items)
+            job.done = loop.create_future()
+            self._queue(items, line)
+            try:
+                await job.done
+            finally:
+                self._leave([item for item in items if item.waiting], line)
+            # A swap between two batches leaves answers of two models: those of the older ones are done again.
+            rows = [row for row, model in enumerate(job.models) if model is not None and model is not job.last]
+        return Answer(job.tags, job.last, job.queue_s, job.compute_s, job.batch_size)
+
+    async def serve(self) -> None:
+        """Compose and run batches until cancelled."""
+        while True:
+            await self._work.wait()
+            await self._compute(self._next_batch())
+
+    async def _wait_for_room(self) -> None:
+        async with self._turnstile:  # first come, first in
+            while self._queue_tokens >= self._max_queue_tokens:
+                self._room.clear()
+                await self._room.wait()
+
+    def _queue(self, items: Sequence[_Sentence[ModelT]], line: Line[_Sentence[ModelT]]) -> None:
+        for item in items:
+            line.add(item)
+        self._queue_tokens += sum(item.tokens for item in items)
+        self._work.set()
+
+    def _leave(self, items: Sequence[_Sentence[ModelT]], line: Line[_Sentence[ModelT]]) -> None:
+        self._take(items)
+        line.left(len(items))
+
+    def _take(self, items: Sequence[_Sentence[ModelT]]) -> None:
+        for item in items:
+            item.waiting = False
+        self._queue_tokens -= sum(item.tokens for item in items)
+        if self._queue_tokens < self._max_queue_tokens:
+            self._room.set()
+
+    def _next_batch(self) -> list[_Sentence[ModelT]]:
+        now = self._clock()
+        pool = POOL * self._budget.sentences
+        interactive, bulk = self._interactive.head(pool), self._bulk.head(pool)
+        lead, fill = (bulk, interactive) if self._without_bulk >= BULK_EVERY else (interactive, bulk)
+        batch, expired = compose(lead, fill, self._budget, now)
+        self._take(batch)
+        self._take(expired)
+        self._without_bulk = self._without_bulk + 1 if bulk and all(item.waiting for item in bulk) else 0
+        for item in batch:
+            item.job.queue_s = max(item.job.queue_s, now - item.queued_at)
+        for item in expired:
+            if not item.job.done.done():
+                item.job.done.set_exception(DeadlineError())
+        heads = [item.turn for line in (self._interactive, self._bulk) for item in line.head(1)]
+        self._shares.advance(sum(item.tokens for item in batch), min(heads, default=None))
+        if not heads:
+            self._work.clear()
+        return batch
+
+    async def _compute(self, batch: Sequence[_Sentence[ModelT]]) -> None:
+        """Run a batch and answer; one that fails is halved until what fails is alone."""
+        batch = [item for item in batch if not item.job.done.done()]  # callers leave also while the first half runs
+        if not batch:
+            return
+        started = self._clock()
+        failure = None
+        try:
+            outputs, model = await self._run([item.words for item in batch])
+            if [len(tags) for tags in outputs] != [item.tokens for item in batch]:
+                raise RuntimeError(f"{len(outputs)} answers that do not fit their {len(batch)} sentences")
+        except Exception as error:  # whatever it is, it may be one sentence's alone
+            outputs = []
+            if len(batch) == 1:
+                failure = log_failure(error)
+        took = self._clock() - started
+        for job in {item.job for item in batch}:
+            job.compute_s += took
+            job.batch_size = max(job.batch_size, len(batch))
+        if failure is not None:
+            self._answer(batch[0], failure, None)
+        elif outputs:
+            self._tokens_per_s += 0.2 * (sum(item.tokens for item in batch) / max(took, 1e-6) - self._tokens_per_s)
+            for item, tags in zip(batch, outputs, strict=True):
+                self._answer(item, tags, model)
+        else:
+            half = len(batch) // 2
+            await self._compute(batch[:half])
+            await self._compute(batch[half:])
+
+    def _answer(self, item: _Sentence[ModelT], tags: list[int] | Failure, model: ModelT | None) -> None:
+        job = item.job
+        job.tags[item.row], job.models[item.row] = tags, model
+        job.last = job.last if model is None else model
+        job.missing -= 1
+        if not job.missing and not job.done.done():
+            job.done.set_result(None)

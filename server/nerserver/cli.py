@@ -1,0 +1,134 @@
+"""The command `nerserver`."""
+
+import os
+
+# OpenMP's threads must sleep while they wait: spinning on shared cores they made two threads 100 times slower than one.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported
+
+import asyncio
+import logging
+import signal
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nerserver.server import Server, StartError
+from nerserver.settings import Device, Settings
+
+logger = logging.getLogger(__name__)
+DEFAULTS = Settings()
+OVERTIME_S = 2.0  # that closing may take after draining
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def serve(
+    model: Annotated[
+        Path,
+        typer.Option(help="Checkpoint, or folder whose newest checkpoint is served and followed.", show_default=False),
+    ] = DEFAULTS.model,
+    address: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where to listen; port 0 is any free one.")
+    ] = DEFAULTS.address,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Listen beyond loopback, without TLS.")] = False,
+    device: Annotated[Device, typer.Option(help="Where the model runs.")] = DEFAULTS.device,
+    threads: Annotated[int, typer.Option(help="CPU threads of the model; 0 is all cores but one.")] = DEFAULTS.threads,
+    max_batch_tokens: Annotated[int, typer.Option(help="Padded tokens of one batch.")] = DEFAULTS.max_batch_tokens,
+    max_batch_sentences: Annotated[int, typer.Option(help="Sentences of one batch.")] = DEFAULTS.max_batch_sentences,
+    max_queue_tokens: Annotated[
+        int, typer.Option(help="Waiting tokens above which Tag refuses and streams wait.")
+    ] = DEFAULTS.max_queue_tokens,
+    max_inputs: Annotated[int, typer.Option(help="Inputs of one request.")] = DEFAULTS.max_inputs,
+    max_request_bytes: Annotated[int, typer.Option(help="Bytes of one request.")] = DEFAULTS.max_request_bytes,
+    max_text_bytes: Annotated[int, typer.Option(help="UTF-8 bytes of one text.")] = DEFAULTS.max_text_bytes,
+    max_sentence_tokens: Annotated[int, typer.Option(help="Tokens of one sentence.")] = DEFAULTS.max_sentence_tokens,
+    stream_window: Annotated[
+        int, typer.Option(help="Unanswered inputs read ahead on one stream.")
+    ] = DEFAULTS.stream_window,
+    max_streams: Annotated[int, typer.Option(help="Calls in flight on one connection.")] = DEFAULTS.max_streams,
+    reload_poll_s: Annotated[
+        float, typer.Option(help="Seconds between looks for a new checkpoint, beside being told.")
+    ] = DEFAULTS.reload_poll_s,
+    drain_s: Annotated[
+        float, typer.Option(help="Seconds to answer what was read when told to stop.")
+    ] = DEFAULTS.drain_s,
+) -> None:
+    """Serve named-entity tagging over gRPC.
+
+    Listens on loopback with the model that comes with the package unless told otherwise. With --model FOLDER a newer
+    checkpoint in the folder is taken as soon as it proves good, while calls run. SIGTERM or Ctrl-C answers what was
+    read and stops; a second one stops at once.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        settings = Settings(
+            model=model,
+            address=address,
+            insecure=insecure,
+            device=device,
+            threads=threads,
+            max_batch_tokens=max_batch_tokens,
+            max_batch_sentences=max_batch_sentences,
+            max_queue_tokens=max_queue_tokens,
+            max_inputs=max_inputs,
+            max_request_bytes=max_request_bytes,
+            max_text_bytes=max_text_bytes,
+            max_sentence_tokens=max_sentence_tokens,
+            stream_window=stream_window,
+            max_streams=max_streams,
+            reload_poll_s=reload_poll_s,
+            drain_s=drain_s,
+        )
+        asyncio.run(_serve(settings))
+    except (StartError, ValueError) as error:
+        typer.echo(f"nerserver: {error}", err=True)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:  # before the server had started
+        raise typer.Exit(130) from None
+
+
+def main() -> None:
+    """Run the command."""
+    app(prog_name="nerserver")
+
+
+async def _serve(settings: Settings) -> None:
+    server = Server(settings)
+    await server.startup()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, _on_signal, server, number)
+    typer.echo("\n".join(_greeting(server)))
+    try:
+        await server.main()
+    finally:
+        await server.shutdown()
+    logger.info("stopped")
+
+
+def _on_signal(server: Server, number: int) -> None:
+    if server.stopping:
+        os._exit(128 + number)
+    logger.info("stopping: answering what was read, for %s s at most", server.settings.drain_s)
+    server.stop()
+    # Whatever hangs, a stopping server does not.
+    timer = threading.Timer(server.settings.drain_s + OVERTIME_S, os._exit, (1,))
+    timer.daemon = True
+    timer.start()
+
+
+def _greeting(server: Server) -> list[str]:
+    model = server.engine.model
+    lines = [f"nerserver: listening on {server.address}"]
+    if model is None:
+        lines.append(f"  model   none yet: waiting for a checkpoint in {server.settings.model}")
+    else:
+        score = f", dev F1 {model.card.metrics['dev_f1']:.3f}" if "dev_f1" in model.card.metrics else ""
+        lines.append(f"  model   {model.version} from {server.model_path}")
+        lines.append(f"          {' '.join(model.labels)}{score}")
+    threads = f", CPU threads: {server.threads}" if server.device.type == "cpu" else ""
+    lines.append(f"  device  {server.device.type}{threads}")
+    lines.append(f"  next    nerclient tag FILE --address {server.address}")
+    return lines

@@ -1,0 +1,77 @@
+"""Why a request is not answered: the caller's reasons, each an exception, and our own bugs, each an id in the log."""
+
+import logging
+import traceback
+from dataclasses import dataclass
+from uuid import uuid4
+
+logger = logging.getLogger(__name__)
+
+
+class RequestError(Exception):
+    """A request is refused; the message is for the caller and never holds the caller's text.
+
+    RequestError
+    ├── InvalidError         malformed, or beyond a limit
+    ├── NotBuiltError        asks for an option that this server has not built
+    ├── NotFoundError        names a model or version that was never served
+    ├── QueueFullError       too much waits already
+    ├── DeadlineError  nobody waits for the answer any more
+    └── UnavailableError     no model is loaded, or the server is draining
+    """
+
+
+class InvalidError(RequestError):
+    """Malformed, or beyond a limit: what is wrong, what came and what to send."""
+
+
+class NotBuiltError(RequestError):
+    """Asks for an option that this server has not built, by its name."""
+
+
+class NotFoundError(RequestError):
+    """Names a model or version that was never served here."""
+
+
+class QueueFullError(RequestError):
+    """Too much waits already; `retry_s` is when it may have gone, in seconds."""
+
+    def __init__(self, retry_s: float) -> None:
+        super().__init__(f"the queue is full; send again after {retry_s:.2f} s, or use StreamTag, which waits")
+        self.retry_s = retry_s
+
+
+class DeadlineError(RequestError):
+    """The caller's deadline passed before its turn came."""
+
+    def __init__(self) -> None:
+        super().__init__("the deadline passed before the work began; nothing was computed")
+
+
+class UnavailableError(RequestError):
+    """No model is loaded yet, or the server is draining."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A bug of ours, as the caller may know it."""
+
+    error_id: str
+
+    def __str__(self) -> str:
+        return f"internal error {self.error_id}; report this id to whoever runs the server"
+
+
+def log_failure(error: BaseException) -> Failure:
+    """Log an exception that nobody expected, by type and place alone: its message may hold a user's text."""
+    failure = Failure(uuid4().hex[:12])
+    lines = []
+    cause: BaseException | None = error
+    while cause is not None:
+        lines += [
+            f"{type(cause).__module__}.{type(cause).__qualname__} at\n",
+            *traceback.format_tb(cause.__traceback__),
+        ]
+        cause = cause.__cause__ or cause.__context__
+    logger.error("internal error %s: %s", failure.error_id, "".join(lines).rstrip())
+    return failure

@@ -1,0 +1,171 @@
+"""The server: built from its settings in one place, then startup, main and shutdown."""
+
+import asyncio
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc.aio
+import torch
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from nermodel.checkpoint import Model, load, versions
+from nerserver.address import check_address
+from nerserver.batcher import Batcher
+from nerserver.engine import Engine, choose_device, warm_up
+from nerserver.guard import Guard
+from nerserver.policy import Budget
+from nerserver.reload import Reloader, cause_of, log_refused
+from nerserver.service import NAME, Service
+from nerserver.settings import Settings
+
+MAX_REPLY_BYTES = 64 << 20
+KEEPALIVE_MS = 30_000
+PING_TIMEOUT_MS = 10_000
+LINGER_S = 0.25  # what watchers of health get to go
+SWITCH_INTERVAL_S = 0.001  # the event loop gets the interpreter back from text work within it (default: 0.005)
+
+
+class StartError(Exception):
+    """The server cannot start: one line that says what, why and what to do."""
+
+
+class Server:
+    """One server process: everything it is made of, and its life."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Build it; StartError where the settings do not suit this machine. Needs a running event loop."""
+        try:
+            self.device = choose_device(settings.device)
+            check_address(settings.address, settings.insecure)
+        except ValueError as error:
+            raise StartError(str(error)) from error
+        self.settings = settings
+        self.threads = settings.threads or max(torch.get_num_threads() - 1, 1)
+        self.address = settings.address  # with the real port once started
+        self.engine = Engine(self.threads)
+        budget = Budget(settings.max_batch_tokens, settings.max_batch_sentences)
+        self._batcher: Batcher[Model] = Batcher(self.engine.tag, budget, settings.max_queue_tokens)
+        # Two threads, so that a short text need not wait for a long one; more would only take from the event loop.
+        self._text = ThreadPoolExecutor(2, "text")
+        # On one CPU thread, so that a reload takes little from the model that serves.
+        self._loader = ThreadPoolExecutor(1, "loader", initializer=torch.set_num_threads, initargs=(1,))
+        self._service = Service(settings, self.engine, self._batcher, self._text)
+        self._reloader = Reloader(settings.model, self._prepare, self._install, settings.reload_poll_s)
+        self.reloads = self._reloader.reloads
+        self._health = health.aio.HealthServicer()
+        self._grpc = grpc.aio.server(interceptors=[Guard()], options=_options(settings))
+        self._grpc.add_generic_rpc_handlers((self._service.handlers(),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+        reflection.enable_server_reflection((NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), self._grpc)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stop = asyncio.Event()
+        self.model_path: Path | None = None  # of the model that serves
+
+    async def startup(self) -> None:
+        """Load the model and listen; StartError where that fails. An empty folder is waited for."""
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        folder = self.settings.model.is_dir()
+        await (self._load_newest() if folder else self._load_file(self.settings.model))
+        try:
+            port = self._grpc.add_insecure_port(self.settings.address)
+        except RuntimeError as error:
+            raise StartError(f"cannot listen on {self.settings.address}; give another --address") from error
+        self.address = f"{self.settings.address.rpartition(':')[0]}:{port}"
+        await self._grpc.start()
+        self._tasks = [asyncio.create_task(self._batcher.serve())]
+        if folder:
+            self._tasks.append(asyncio.create_task(self._reloader.follow()))
+
+    async def main(self) -> None:
+        """Serve until `stop`; what a background task dies of is raised."""
+        stopped = asyncio.create_task(self._stop.wait())
+        done, _ = await asyncio.wait((stopped, *self._tasks), return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        for task in done:
+            task.result()
+
+    def stop(self) -> None:
+        """Let `main` return."""
+        self._stop.set()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stop.is_set()
+
+    async def shutdown(self) -> None:
+        """Take no more work, answer what was read, and close within `drain_s`."""
+        await self._health.enter_graceful_shutdown()
+        self._service.drain()
+        closed = asyncio.create_task(self._grpc.stop(self.settings.drain_s))
+        drained = asyncio.create_task(self._service.drained())
+        await asyncio.wait((closed, drained), return_when=asyncio.FIRST_COMPLETED)
+        await self._grpc.stop(LINGER_S)
+        for task in (*self._tasks, closed, drained):
+            task.cancel()
+        await asyncio.gather(*self._tasks, closed, drained, return_exceptions=True)
+        self.engine.close()
+        for executor in (self._text, self._loader):
+            executor.shutdown(wait=False, cancel_futures=True)
+
+    async def _load_file(self, path: Path) -> None:
+        try:
+            model = await self._prepare(path)
+        except Exception as error:
+            raise StartError(
+                f"{cause_of(path, error)}; give --model a checkpoint or a folder of checkpoints"
+            ) from error
+        await self._install(model, path)
+
+    async def _load_newest(self) -> None:
+        folder = self.settings.model
+        try:
+            found = versions(folder)
+            others = [path for path in folder.iterdir() if not path.name.startswith(".")]
+        except OSError as error:
+            raise StartError(f"cannot read {folder} ({error.strerror}); give --model another folder") from error
+        if not found and others:
+            raise StartError(
+                f"{folder} holds no checkpoints (files such as 000001.safetensors); give --model one that does"
+            )
+        refused = await self._reloader.check()
+        if refused and self.engine.model is None:
+            raise StartError(f"{refused[0]}; {folder} has no other that is good, so give --model another")
+        log_refused(refused)
+
+    async def _prepare(self, path: Path) -> Model:
+        return await asyncio.get_running_loop().run_in_executor(self._loader, _prepared, path, self.device)
+
+    async def _install(self, model: Model, path: Path) -> None:
+        self.engine.install(model)
+        self.model_path = path
+        await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+
+    async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
+        for name in (health.OVERALL_HEALTH, NAME):
+            await self._health.set(name, status)
+
+
+def _prepared(path: Path, device: torch.device) -> Model:
+    model = load(path, device)
+    warm_up(model)
+    return model
+
+
+def _options(settings: Settings) -> list[tuple[str, int]]:
+    return [
+        ("grpc.so_reuseport", 0),  # a second server on the port fails instead of sharing its calls
+        ("grpc.max_concurrent_streams", settings.max_streams),
+        # Beyond the limit, so that a request that breaks it is told of it by name.
+        ("grpc.max_receive_message_length", 2 * settings.max_request_bytes),
+        ("grpc.max_send_message_length", MAX_REPLY_BYTES),
+        ("grpc.http2.bdp_probe", 0),  # else megabytes are buffered for a caller that does not read
+        ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+        ("grpc.keepalive_timeout_ms", PING_TIMEOUT_MS),
+        ("grpc.http2.ping_timeout_ms", PING_TIMEOUT_MS),  # the one that works
+        ("grpc.http2.min_ping_interval_without_data_ms", 500),  # clients may ping so often
+        ("grpc.keepalive_permit_without_calls", 1),
+    ]

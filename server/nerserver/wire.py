@@ -1,0 +1,226 @@
+"""Between the wire's messages and plain objects: what a request asks, checked, and what a reply says."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import accumulate, pairwise
+from typing import TypeVar
+
+import grpc
+from google.protobuf import timestamp_pb2
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.unknown_fields import UnknownFieldSet
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from ner.v1 import tagger_pb2 as pb
+from nermodel.tags import tags_to_spans
+from nerserver.engine import Description
+from nerserver.errors import (
+    DeadlineError,
+    Failure,
+    InvalidError,
+    NotBuiltError,
+    NotFoundError,
+    QueueFullError,
+    RequestError,
+    UnavailableError,
+)
+from nerserver.settings import Settings
+from nerserver.splitting import Offsets, Unit, converted
+
+MAX_ID_BYTES = 256
+KnownT = TypeVar("KnownT")
+MessageT = TypeVar("MessageT", bound=Message)
+CODES: dict[type[RequestError], grpc.StatusCode] = {
+    InvalidError: grpc.StatusCode.INVALID_ARGUMENT,
+    NotBuiltError: grpc.StatusCode.UNIMPLEMENTED,
+    NotFoundError: grpc.StatusCode.NOT_FOUND,
+    QueueFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    DeadlineError: grpc.StatusCode.DEADLINE_EXCEEDED,
+    UnavailableError: grpc.StatusCode.UNAVAILABLE,
+}
+_UNITS: dict[int, Unit] = {
+    pb.OFFSET_UNIT_UNSPECIFIED: Unit.CODE_POINT,
+    pb.OFFSET_UNIT_CODE_POINT: Unit.CODE_POINT,
+    pb.OFFSET_UNIT_UTF8_BYTE: Unit.UTF8_BYTE,
+    pb.OFFSET_UNIT_UTF16_UNIT: Unit.UTF16_UNIT,
+}
+_BULK: dict[int, bool] = {pb.PRIORITY_UNSPECIFIED: False, pb.PRIORITY_INTERACTIVE: False, pb.PRIORITY_BULK: True}
+_BY_COMPLETION: dict[int, bool] = {
+    pb.ORDERING_UNSPECIFIED: False,
+    pb.ORDERING_REQUEST: False,
+    pb.ORDERING_COMPLETION: True,
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a caller asks for."""
+
+    id: str
+    inputs: list[str | list[str]]  # raw text, or the tokens of one sentence
+    unit: Unit
+    tags: bool
+    bulk: bool
+    by_completion: bool
+    model: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """The tags of one input."""
+
+    sentences: Sequence[Sequence[int]]  # tag ids of each token
+    offsets: Sequence[Offsets]  # of every token of raw text, in code points; none over given tokens
+
+
+def decode(kind: type[MessageT], data: bytes) -> MessageT:
+    """Parse a message; InvalidError where the bytes are not one."""
+    try:
+        return kind.FromString(data)
+    except DecodeError as error:
+        name = kind.DESCRIPTOR.full_name
+        raise InvalidError(
+            f"the {len(data)} bytes are not a {name}; send one as protobuf, its strings in UTF-8"
+        ) from error
+
+
+def read(message: pb.TagRequest, size: int, settings: Settings) -> Request:
+    """Check a request of so many bytes; InvalidError or NotBuiltError says why it is refused as a whole."""
+    if size > settings.max_request_bytes:
+        raise InvalidError(
+            f"the request has {size} bytes, more than max_request_bytes = {settings.max_request_bytes}; send several"
+        )
+    if len(message.id.encode()) > MAX_ID_BYTES:
+        raise InvalidError(f"id has {len(message.id.encode())} bytes; send at most {MAX_ID_BYTES}")
+    if message.HasField("packed") and message.inputs:
+        raise InvalidError("both inputs and packed are set; send one of them")
+    count = len(message.packed.lengths) if message.HasField("packed") else len(message.inputs)
+    if count > settings.max_inputs:
+        raise InvalidError(f"{count} inputs are more than max_inputs = {settings.max_inputs}; send several requests")
+    options = message.options
+    unknown = UnknownFieldSet(options)
+    if len(unknown):
+        raise NotBuiltError(f"TagOptions has no field {unknown[0].field_number} in this server; leave it unset")
+    if options.HasField("min_probability"):
+        raise NotBuiltError("TagOptions.min_probability is not built in this server; leave it unset")
+    if options.scores:
+        raise NotBuiltError("TagOptions.scores is not built in this server; leave it unset")
+    return Request(
+        id=message.id,
+        inputs=_unpacked(message.packed) if message.HasField("packed") else [_input(each) for each in message.inputs],
+        unit=_known(_UNITS, options.offset_unit, "offset_unit"),
+        tags=options.tags,
+        bulk=_known(_BULK, options.priority, "priority"),
+        by_completion=_known(_BY_COMPLETION, options.ordering, "ordering"),
+        model=message.model,
+    )
+
+
+def response(
+    request: Request,
+    results: Sequence[Found | InvalidError | Failure],
+    version: str,
+    table: Sequence[str],
+    timing: pb.Timing,
+) -> pb.TagResponse:
+    """The answer to a request, one result for each of its inputs; `table` is that of the model of this version."""
+    message = pb.TagResponse(id=request.id, model_version=version, timing=timing)
+    for content, result in zip(request.inputs, results, strict=True):
+        outcome = message.outcomes.add()
+        if isinstance(result, Found):
+            _fill(outcome.tagged, result, content, request, table)
+        else:
+            outcome.error.CopyFrom(_status(result))
+    return message
+
+
+def error_response(request_id: str, error: RequestError | Failure) -> pb.TagResponse:
+    """The answer of a stream to a request that is refused as a whole."""
+    return pb.TagResponse(id=request_id, error=_status(error))
+
+
+def details(refusal: RequestError) -> tuple[tuple[str, bytes], ...]:
+    """What a refusal adds to its code and message, as trailing metadata (see grpc_status)."""
+    if not isinstance(refusal, QueueFullError):
+        return ()
+    retry = error_details_pb2.RetryInfo()
+    retry.retry_delay.FromNanoseconds(int(refusal.retry_s * 1e9))
+    status = _status(refusal)
+    status.details.add().Pack(retry)
+    return tuple(rpc_status.to_status(status).trailing_metadata)
+
+
+def model_message(model: Description, settings: Settings) -> pb.Model:
+    """What is told of a model."""
+    created = timestamp_pb2.Timestamp()
+    created.FromDatetime(datetime.fromisoformat(model.created))
+    return pb.Model(
+        name=model.name,
+        version=model.version,
+        labels=model.labels,
+        tags=model.tags,
+        metrics=model.metrics,
+        sha256=model.sha256,
+        create_time=created,
+        limits=pb.Limits(
+            max_inputs=settings.max_inputs,
+            max_request_bytes=settings.max_request_bytes,
+            max_text_bytes=settings.max_text_bytes,
+            max_sentence_tokens=settings.max_sentence_tokens,
+            stream_window=settings.stream_window,
+        ),
+    )
+
+
+def _input(message: pb.Input) -> str | list[str]:
+    return list(message.tokens.tokens) if message.WhichOneof("content") == "tokens" else message.text
+
+
+def _unpacked(packed: pb.PackedSentences) -> list[str | list[str]]:
+    expected = sum(packed.lengths)
+    tokens = packed.tokens.split("\n") if packed.tokens or expected else []
+    if len(tokens) != expected:
+        raise InvalidError(
+            f"packed.lengths sum to {expected}, but packed.tokens holds {len(tokens)} tokens; join every "
+            "token of every sentence by one line feed and send one length a sentence"
+        )
+    ends = [0, *accumulate(packed.lengths)]
+    return [tokens[start:end] for start, end in pairwise(ends)]
+
+
+def _known(table: Mapping[int, KnownT], value: int, option: str) -> KnownT:
+    if value not in table:
+        raise NotBuiltError(f"TagOptions.{option} = {value} is not built in this server; it knows {sorted(table)}")
+    return table[value]
+
+
+def _fill(tagged: pb.Tagged, found: Found, content: str | list[str], request: Request, table: Sequence[str]) -> None:
+    tagged.SetInParent()
+    spans: list[Offsets] = []
+    labels: list[str] = []
+    first = 0  # token of the sentence
+    for ids in found.sentences:
+        if any(ids):  # 0 is O
+            for start, end, label in tags_to_spans(table[tag] for tag in ids):
+                spans.append((first + start, first + end))
+                labels.append(label)
+        first += len(ids)
+    if request.tags:
+        tagged.tags.ids = b"".join(map(bytes, found.sentences))
+    if isinstance(content, str):
+        offsets = found.offsets
+        spans = [(offsets[start][0], offsets[end - 1][1]) for start, end in spans]
+        spans = list(converted(spans, content, request.unit))
+        if request.tags:
+            tokens = converted(offsets, content, request.unit)
+            tagged.tags.starts.extend(start for start, _ in tokens)
+            tagged.tags.ends.extend(end for _, end in tokens)
+    for (start, end), label in zip(spans, labels, strict=True):
+        tagged.entities.add(start=start, end=end, label=label)
+
+
+def _status(error: RequestError | Failure) -> status_pb2.Status:
+    code = grpc.StatusCode.INTERNAL if isinstance(error, Failure) else CODES[type(error)]
+    return status_pb2.Status(code=code.value[0], message=str(error))

@@ -1,0 +1,133 @@
+"""The command: what it prints, how it stops, and one line for each thing that is wrong."""
+
+import queue
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from typer.testing import CliRunner
+
+from ner.v1 import tagger_pb2 as pb
+from ner.v1 import tagger_pb2_grpc
+from nerserver.cli import app
+from nerserver.settings import Settings
+
+MAIN = "from nerserver.cli import main; main()"
+HUNG = "import threading; from nerserver.engine import Engine; Engine._tag = lambda *_: threading.Event().wait()"
+REQUEST = pb.TagRequest(inputs=[pb.Input(text="Ada")])
+
+
+@contextmanager
+def started(folder: Path, *options: str, before: str = "") -> Iterator[tuple[subprocess.Popen[str], Any]]:
+    """A server in a process of its own, and a stub of a client."""
+    command = [sys.executable, "-c", f"{before}\n{MAIN}", "--model", str(folder), "--address", "127.0.0.1:0"]
+    with subprocess.Popen(
+        [*command, "--threads", "1", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        try:
+            first = process.stdout.readline()
+            assert first.startswith("nerserver: listening on 127.0.0.1:")
+            with grpc.insecure_channel(first.split()[-1]) as channel:
+                yield process, tagger_pb2_grpc.TaggerStub(channel)  # type: ignore[no-untyped-call]
+        finally:
+            process.kill()
+
+
+def read_until(process: subprocess.Popen[str], word: str) -> str:
+    """A line of the log that holds the word."""
+    assert process.stderr is not None
+    return next(line for line in process.stderr if word in line)
+
+
+def test_sigterm(folder: Path) -> None:
+    """SIGTERM ends an open stream with UNAVAILABLE and the process with 0, and no traceback is seen."""
+    sent: queue.SimpleQueue[pb.TagRequest] = queue.SimpleQueue()
+    sent.put(REQUEST)
+    with started(folder) as (process, stub):
+        answers = stub.StreamTag(iter(sent.get, None))
+        assert next(answers).model_version == "en/000001"
+        process.send_signal(signal.SIGTERM)
+        with pytest.raises(grpc.RpcError) as ended:
+            next(answers)
+        assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert "draining" in str(ended.value.details())
+        assert process.wait(30) == 0
+        assert process.stdout is not None
+        assert process.stderr is not None
+        out, err = process.stdout.read(), process.stderr.read()
+    assert "en/000001 from" in out
+    assert "LOC MISC ORG PER, dev F1 0.500" in out
+    assert "nerclient tag FILE --address 127.0.0.1:" in out
+    assert "stopped" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_second_signal(folder: Path, number: signal.Signals) -> None:
+    """While a call keeps the server from stopping, a second signal stops it at once."""
+    with started(folder, "--drain-s", "600", before=HUNG) as (process, stub):
+        call = stub.Tag.future(REQUEST)
+        with pytest.raises(grpc.FutureTimeoutError):
+            call.result(timeout=0.5)
+        process.send_signal(number)
+        read_until(process, "stopping")
+        process.send_signal(number)
+        assert process.wait(10) == 128 + number
+
+
+def test_hung_engine(folder: Path) -> None:
+    """An engine that hangs for ever does not keep the process from ending, which then is no success."""
+    with started(folder, "--drain-s", "0.1", before=HUNG) as (process, stub):
+        call = stub.Tag.future(REQUEST)
+        with pytest.raises(grpc.FutureTimeoutError):
+            call.result(timeout=0.5)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--model", "/nowhere/x"], "/nowhere/x: No such file or directory; give --model a checkpoint"),
+        (["--address", "foo"], "the address 'foo' is not HOST:PORT, such as 127.0.0.1:50051"),
+        (["--address", "0.0.0.0:0"], "add --insecure"),
+        (["--address", "nobody.invalid:1"], "the host 'nobody.invalid' of the address is not known"),
+        (["--max-inputs", "0"], "max_inputs is 0, expected 1 or more"),
+        (["--device", "cuda"], "use --device cpu or auto"),
+    ],
+)
+def test_one_line(folder: Path, options: list[str], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is wrong is one line that says what, why and what to do, and the exit is no success."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    result = CliRunner().invoke(app, ["--model", str(folder), "--address", "127.0.0.1:0", *options])
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith("nerserver: ")
+    assert said in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_port_in_use(folder: Path) -> None:
+    """A port that another server has is refused in one line."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        result = CliRunner().invoke(app, ["--model", str(folder), "--address", f"127.0.0.1:{port}"])
+    assert result.exit_code == 1
+    assert f"cannot listen on 127.0.0.1:{port} (Address already in use)" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_help() -> None:
+    """The help names every setting."""
+    output = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"}).stdout
+    for field in fields(Settings):
+        assert f"--{field.name.replace('_', '-')}" in output

@@ -1,0 +1,28 @@
+"""Settings refuse what no server could keep."""
+
+from typing import Any
+
+import pytest
+
+from nerserver.settings import Settings
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"max_inputs": 0}, "max_inputs is 0, expected 1 or more"),
+        ({"threads": -1}, "threads is -1, expected 0 or more"),
+        ({"reload_poll_s": 0.0}, "reload_poll_s is 0.0"),
+        ({"drain_s": float("nan")}, "drain_s is nan"),
+        ({"drain_s": float("inf")}, "drain_s is inf"),
+    ],
+)
+def test_numbers_out_of_range(values: dict[str, Any], message: str) -> None:
+    """A number out of range is named with what came and what was expected."""
+    with pytest.raises(ValueError, match=message):
+        Settings(**values)
+
+
+def test_smallest_batches_are_allowed() -> None:
+    """Batches of one sentence and drains of no time are settings like others."""
+    assert Settings(max_batch_sentences=1, drain_s=0.0).max_batch_sentences == 1
