@@ -25,7 +25,7 @@ from torch import Tensor
 
 from nermodel.network import Batch, Network, NetworkConfig
 from nermodel.tags import MAX_TAGS, labels_of, may_end, may_start
-from nermodel.vocabulary import Vocabulary
+from nermodel.vocabulary import PAD, Vocabulary
 
 FORMAT = 1
 DEFAULT = Path(__file__).parent / "en" / "000001.safetensors"
@@ -218,6 +218,8 @@ def _build(
             raise ValueError(f"{key} holds values that are not finite numbers")
     network = Network(card.network, vocabulary, card.tags)
     network.load_state_dict(weights)
+    for table in (network.word, network.char):  # else a word would depend on the longest of its batch
+        table.weight.data[PAD] = 0.0
     network.forbid_illegal()
     network.eval().requires_grad_(False).to(device)
     return Model(name, f"{name}/?", card, vocabulary, network, sha256, device)

@@ -7,7 +7,8 @@ Sentence boundaries are syntok's. Tokens follow the Penn Treebank's habits, as t
 import re
 from itertools import islice, pairwise
 
-import syntok.segmenter
+from syntok.segmenter import preprocess_with_offsets, segment
+from syntok.tokenizer import Tokenizer
 
 # A letter, digit or underscore, or a mark that combines with one.
 _W = r"[\w\u0300-\u036f]"
@@ -43,5 +44,12 @@ def tokenize(text: str) -> list[Offsets]:
 
 def split_sentences(text: str) -> list[Offsets]:
     """Sentences as (start, end) code point offsets, in order, that together are the text."""
-    starts = (sentence[0].offset for paragraph in syntok.segmenter.analyze(text) for sentence in paragraph if sentence)
+    tokenizer = Tokenizer(replace_not_contraction=False)
+    # Not syntok's analyze(): it pads every paragraph with its offset, which is quadratic in paragraphs.
+    starts = (
+        offset + sentence[0].offset
+        for offset, paragraph in preprocess_with_offsets(text)
+        for sentence in segment(tokenizer.tokenize(paragraph))
+        if sentence
+    )
     return list(pairwise(dict.fromkeys([0, *islice(starts, 1, None), len(text)])))

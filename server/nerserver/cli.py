@@ -8,9 +8,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is import
 import asyncio
 import logging
 import signal
+import sys
 import threading
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -21,7 +22,7 @@ logger = logging.getLogger(__name__)
 DEFAULTS = Settings()
 OVERTIME_S = 2.0  # that closing may take after draining
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 @app.command()
@@ -63,6 +64,7 @@ def serve(
     read and stops; a second one stops at once.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it counts changes
     try:
         settings = Settings(
             model=model,
@@ -84,15 +86,22 @@ def serve(
         )
         asyncio.run(_serve(settings))
     except (StartError, ValueError) as error:
-        typer.echo(f"nerserver: {error}", err=True)
-        raise typer.Exit(1) from None
-    except KeyboardInterrupt:  # before the server had started
-        raise typer.Exit(130) from None
+        _fail(str(error), 1)
 
 
 def main() -> None:
-    """Run the command."""
-    app(prog_name="nerserver")
+    """Run the command; what is wrong is one line on stderr."""
+    try:
+        sys.exit(app(prog_name="nerserver", standalone_mode=False))
+    except typer.TyperException as error:
+        _fail(f"{error.format_message().rstrip('.')}; see `nerserver --help`", 2)
+    except (KeyboardInterrupt, typer.Abort):  # before the server had started
+        sys.exit(130)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    typer.echo(f"nerserver: {' '.join(message.split())}", err=True)
+    sys.exit(code)
 
 
 async def _serve(settings: Settings) -> None:

@@ -150,6 +150,15 @@ def test_a_damaged_file_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
+def test_padding_weighs_nothing_whatever_the_file_says(make_model: MakeModel, tmp_path: Path) -> None:
+    """A file with values in the padding rows gives a model whose answers still do not depend on batch mates."""
+    path = publish(tmp_path, make_model(), KNOWN)
+    rewrite(path, lambda tensors, _: tensors["char.weight"][0].fill_(9))
+    model = load(path, CPU)
+    assert not model.network.char.weight[0].any()
+    assert model.tag(KNOWN) == make_model().tag(KNOWN)
+
+
 def test_only_rounded_weights_are_published(make_model: MakeModel, tmp_path: Path) -> None:
     """Publishing what was read gives the same weights again: rounding twice changes nothing."""
     first = load(publish(tmp_path, make_model(), KNOWN), CPU)

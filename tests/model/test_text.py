@@ -53,3 +53,14 @@ def test_sentences_end_where_a_reader_ends_them() -> None:
     text = "Mr. Smith left the U.S. on Monday. He was tired!  Who isn't?"
     found = [text[start:end].strip() for start, end in split_sentences(text)]
     assert found == ["Mr. Smith left the U.S. on Monday.", "He was tired!", "Who isn't?"]
+
+
+def test_paragraphs_end_sentences() -> None:
+    """A blank line ends a sentence, and offsets count from the start of the text in every paragraph."""
+    text = "One line\n\nTwo lines. Three\n\n\n\nfour"
+    assert [text[start:end].strip() for start, end in split_sentences(text)] == [
+        "One line",
+        "Two lines.",
+        "Three",
+        "four",
+    ]

@@ -103,6 +103,8 @@ def test_hung_engine(folder: Path) -> None:
         (["--address", "nobody.invalid:1"], "the host 'nobody.invalid' of the address is not known"),
         (["--max-inputs", "0"], "max_inputs is 0, expected 1 or more"),
         (["--device", "cuda"], "use --device cpu or auto"),
+        (["--threads", "many"], "Invalid value for '--threads'"),
+        (["--nonsense"], "No such option: --nonsense"),
     ],
 )
 def test_one_line(folder: Path, options: list[str], said: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -159,7 +159,7 @@ def main() -> None:
     try:
         sys.exit(app(standalone_mode=False))
     except typer.TyperException as error:
-        _fail(f"{error.format_message()} See nertrainer --help", 2)
+        _fail(f"{error.format_message().rstrip('.')}; see `nertrainer --help`", 2)
     except (ValueError, FloatingPointError) as error:  # CorpusError and CheckpointError among them
         _fail(str(error), 1)
     except OSError as error:
