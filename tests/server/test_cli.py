@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from ner.v1 import tagger_pb2 as pb
 from ner.v1 import tagger_pb2_grpc
-from nerserver.cli import app
+from nerserver.cli import app, main
 from nerserver.settings import Settings
 
 MAIN = "from nerserver.cli import main; main()"
@@ -107,15 +107,24 @@ def test_hung_engine(folder: Path) -> None:
         (["--nonsense"], "No such option: --nonsense"),
     ],
 )
-def test_one_line(folder: Path, options: list[str], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_line(
+    folder: Path,
+    options: list[str],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """What is wrong is one line that says what, why and what to do, and the exit is no success."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    result = CliRunner().invoke(app, ["--model", str(folder), "--address", "127.0.0.1:0", *options])
-    assert result.exit_code == 1
-    assert result.stdout == ""
-    assert result.stderr.startswith("nerserver: ")
-    assert said in result.stderr
-    assert result.stderr.count("\n") == 1
+    monkeypatch.setattr("sys.argv", ["nerserver", "--model", str(folder), "--address", "127.0.0.1:0", *options])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    out, err = capsys.readouterr()
+    assert stop.value.code in (1, 2)
+    assert out == ""
+    assert err.startswith("nerserver: ")
+    assert said in err
+    assert err.count("\n") == 1
 
 
 def test_port_in_use(folder: Path) -> None:
