@@ -21,7 +21,7 @@ for line in server.stdout:
 if not address:
     sys.exit(f"demo: the server did not start (exit code {server.wait()}); its last words are above")
 try:
-    print(f"\n$ nerclient tag {SAMPLE.relative_to(Path.cwd())} --address {address}", flush=True)
+    print(f"\n$ nerclient tag {SAMPLE} --address {address}", flush=True)
     tagged = subprocess.run([COMMANDS / "nerclient", "tag", SAMPLE, "--address", address], check=False)
 finally:
     server.send_signal(signal.SIGTERM)

@@ -11,12 +11,14 @@ import pytest
 ROOT = Path(__file__).parents[1]
 OURS = {"ner", "nermodel", "nerserver", "nerclient", "nertrainer"}
 FOLDERS = {
+    "protos/ner": set[str](),
     "model/nermodel": set[str](),
     "server/nerserver": {"ner", "nermodel"},
     "client/nerclient": {"ner"},
     "trainer/nertrainer": {"nermodel"},
 }
 FOREIGN = {
+    "protos/ner": {"torch", "numpy"},
     "model/nermodel": {"grpc"},
     "server/nerserver": {"pickle"},
     "client/nerclient": {"torch", "numpy"},
@@ -58,7 +60,10 @@ def test_nothing_on_the_serve_path_can_run_code_from_a_file(folder: str) -> None
 
 def test_the_client_needs_neither_torch_nor_numpy() -> None:
     """Importing the client and its command loads nothing of the server's or the trainer's."""
-    code = "import sys, nerclient.cli; print(sorted({name.split('.')[0] for name in sys.modules}))"
+    code = (
+        "import sys, nerclient.cli, nerclient.sync, nerclient.tagging; "
+        "print(sorted({name.split('.')[0] for name in sys.modules}))"
+    )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     for name in ("torch", "numpy", "nermodel", "nerserver", "nertrainer", "seqeval"):
         assert f"'{name}'" not in loaded

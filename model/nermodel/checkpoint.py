@@ -112,13 +112,13 @@ class Model:
 
 def rounded(card: Card, vocabulary: Vocabulary, network: Network, device: torch.device) -> Model:
     """The model that publishing this network would give back: its weights rounded as a checkpoint keeps them."""
-    return _build(_pack(network, vocabulary), card, vocabulary, "", "", device)
+    return _build(_pack(network, vocabulary), card, vocabulary, device)
 
 
 def publish(folder: Path, model: Model, known: Sequence[Sequence[str]]) -> Path:
-    """Write a `rounded` model into `folder` (made if need be) as its next version, whole and durable or not at all.
+    """Write a model, as `rounded` or `load` gave it, into `folder` as its next version, whole and durable or not at all.
 
-    `known` are sentences whose tags become the card's known answers. Returns the file's path.
+    The folder is made if need be. `known` are sentences whose tags become the card's known answers. Returns the file's path.
     """
     folder.mkdir(parents=True, exist_ok=True)
     answers = [
@@ -170,12 +170,12 @@ def load(path: Path, device: torch.device) -> Model:
     try:
         card = Card.from_json(json.loads(header[_CARD]))
         vocabulary = Vocabulary(tuple(_text(tensors.pop(_WORDS)).split("\n")[:-1]), _text(tensors.pop(_CHARS)))
-        model = _build(tensors, card, vocabulary, name, header["sha256"], device)
+        version = f"{name}/{path.stem}"
+        model = _build(tensors, card, vocabulary, device, name, version, header["sha256"])
     except KeyError as error:
         raise CheckpointError(f"{path}: {error} is missing") from error
     except ValueError as error:
         raise CheckpointError(f"{path}: {_line(error)}") from error
-    model = replace(model, version=f"{name}/{path.stem}")
     for words, expected in card.known_answers:
         (found,) = model.tag([words])
         if tuple(model.tags[tag] for tag in found) != expected:
@@ -195,7 +195,13 @@ def _pack(network: Network, vocabulary: Vocabulary) -> dict[str, Tensor]:
 
 
 def _build(
-    tensors: dict[str, Tensor], card: Card, vocabulary: Vocabulary, name: str, sha256: str, device: torch.device
+    tensors: dict[str, Tensor],
+    card: Card,
+    vocabulary: Vocabulary,
+    device: torch.device,
+    name: str = "",
+    version: str = "",
+    sha256: str = "",
 ) -> Model:
     """A model of the file's tensors; ValueError where they do not fit the card."""
     weights = {key: value for key, value in tensors.items() if key not in (_SCALE, _WORDS, _CHARS)}
@@ -222,7 +228,7 @@ def _build(
         table.weight.data[PAD] = 0.0
     network.forbid_illegal()
     network.eval().requires_grad_(False).to(device)
-    return Model(name, f"{name}/?", card, vocabulary, network, sha256, device)
+    return Model(name, version, card, vocabulary, network, sha256, device)
 
 
 def _check_tags(tags: Sequence[str]) -> None:

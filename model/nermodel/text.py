@@ -33,7 +33,6 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE,
 )
-_LAST_RESORT = re.compile(r"\S")
 Offsets = tuple[int, int]
 
 

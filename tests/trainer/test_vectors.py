@@ -25,7 +25,9 @@ def test_glove_and_word2vec_text_are_read(tmp_path: Path, header: str) -> None:
 def test_a_checkpoint_lends_its_word_table(make_model: MakeModel, tmp_path: Path) -> None:
     """The vectors of a checkpoint are the rows of its word table."""
     model = make_model()
-    vectors = read_vectors(publish(tmp_path, model, []))
+    path = publish(tmp_path, model, [])
+    vectors = read_vectors(path)
+    assert list(read_vectors(path, most=3)) == list(vectors)[:3]
     assert list(vectors) == list(model.vocabulary.words)
     np.testing.assert_array_equal(vectors["oslo"], model.network.word.weight[model.vocabulary.word_ids(["oslo"])[0]])
 

@@ -35,7 +35,7 @@ class Recipe:
     clip: float = 5.0  # of the gradient's norm
     dropout: float = 0.5  # variational, before and after the LSTM
     word_dropout: float = 0.05  # share of a batch's words replaced by UNK
-    ema: float = 0.999  # decay of the average of the weights, which is what is evaluated and published
+    ema: float = 0.999  # decay of the average of all weights but the word table; it is evaluated and published
     seed: int = 1
 
 
@@ -51,7 +51,7 @@ class Step:
 
 @dataclass(frozen=True)
 class EpochEnd:
-    """The averaged network after an epoch; the loop goes on changing its own."""
+    """The network after an epoch, its weights averaged (but for the word table); the loop goes on with its own."""
 
     epoch: int
     loss: float  # mean over the epoch

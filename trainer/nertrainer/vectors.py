@@ -19,7 +19,7 @@ def read_vectors(path: Path, most: int | None = None) -> Vectors:
     """
     if path.suffix == ".safetensors":
         model = load(path, torch.device("cpu"))
-        return dict(zip(model.vocabulary.words, model.network.word.weight[2:].numpy(), strict=True))
+        return dict(zip(model.vocabulary.words[:most], model.network.word.weight[2:].numpy(), strict=False))
     vectors: Vectors = {}
     size = 0
     with path.open(encoding="utf-8", errors="strict") as file:

@@ -66,9 +66,9 @@ class TaggerServicer:
         Limits: Limits.max_inputs and Limits.max_request_bytes.
         Errors: INVALID_ARGUMENT (malformed request; what is wrong and what to send), UNIMPLEMENTED (an option this server
         has not built, by name), RESOURCE_EXHAUSTED (the queue is full; with google.rpc.RetryInfo), UNAVAILABLE (no model
-        is loaded, or the server is draining), DEADLINE_EXCEEDED (the deadline passed before any compute), INTERNAL (a bug
-        of ours; the message holds an error id to report). One input that cannot be tagged is not an error of the call: see
-        Outcome.error.
+        is loaded, or the server is draining), DEADLINE_EXCEEDED (the deadline passed; what had not begun by then is never
+        computed), INTERNAL (a bug of ours; the message holds an error id to report). One input that cannot be tagged is
+        not an error of the call: see Outcome.error.
         Retry: RESOURCE_EXHAUSTED after RetryInfo's delay, and UNAVAILABLE with backoff.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -80,8 +80,10 @@ class TaggerServicer:
         request and keep several requests in flight.
 
         Ordering: responses come in the order of their requests, unless the requests ask for ORDERING_COMPLETION.
-        Limits: as Tag's for each request; the server reads ahead only Limits.stream_window inputs that it has not answered,
-        then waits, so a writer that does not read is slowed, never refused.
+        Limits: as Tag's for each request, but one larger than twice Limits.max_request_bytes ends the stream with
+        RESOURCE_EXHAUSTED. The server reads ahead only Limits.stream_window inputs and four times
+        Limits.max_request_bytes that it has not answered, then waits, so a writer that does not read is slowed, never
+        refused.
         Errors: a request that Tag would refuse with INVALID_ARGUMENT, UNIMPLEMENTED or INTERNAL is answered by
         TagResponse.error in its place and the stream lives on. The stream itself ends with UNAVAILABLE when the server
         stops (what it read before is answered first) or has no model, and with DEADLINE_EXCEEDED.
