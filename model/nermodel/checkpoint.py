@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -24,10 +25,11 @@ import torch
 from torch import Tensor
 
 from nermodel.network import Batch, Network, NetworkConfig
-from nermodel.tags import MAX_TAGS, labels_of, may_end, may_start
+from nermodel.tags import check_table, labels_of
 from nermodel.vocabulary import PAD, Vocabulary
 
 FORMAT = 1
+MAX_SIZE = 4096  # of any one dimension of a network
 DEFAULT = Path(__file__).parent / "en" / "000001.safetensors"
 _NUMBERED = re.compile(r"\d{6,}\.safetensors")
 _SCALE = "word.scale"  # of each row of the int8 word table
@@ -58,23 +60,25 @@ class Card:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
         """From `to_json`'s values; ValueError where they are not a card."""
-        if values.get("format") != FORMAT:
-            raise ValueError(f"format {values.get('format')!r}, expected {FORMAT}")
         try:
+            if values["format"] != FORMAT:
+                raise ValueError(f"format {values['format']!r}, expected {FORMAT}")
             card = cls(
-                tags=tuple(values["tags"]),
+                tags=tuple(map(str, values["tags"])),
                 network=NetworkConfig(**values["network"]),
                 metrics={str(name): float(value) for name, value in values["metrics"].items()},
                 provenance=dict(values["provenance"]),
-                known_answers=[(tuple(words), tuple(tags)) for words, tags in values["known_answers"]],
+                known_answers=[
+                    (tuple(map(str, words)), tuple(map(str, tags))) for words, tags in values["known_answers"]
+                ],
                 created=str(values["created"]),
             )
             datetime.fromisoformat(card.created)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"the description is malformed: {error!r}") from error
-        if not all(isinstance(size, int) and 0 < size <= 65_536 for size in asdict(card.network).values()):
-            raise ValueError("a size of the network is not a positive whole number")
-        _check_tags(card.tags)
+        if not all(isinstance(size, int) and 0 < size <= MAX_SIZE for size in asdict(card.network).values()):
+            raise ValueError(f"a size of the network is not a whole number from 1 to {MAX_SIZE}")
+        check_table(card.tags)
         return card
 
 
@@ -116,10 +120,11 @@ def rounded(card: Card, vocabulary: Vocabulary, network: Network, device: torch.
 
 
 def publish(folder: Path, model: Model, known: Sequence[Sequence[str]]) -> Path:
-    """Write a model, as `rounded` or `load` gave it, into `folder` as its next version, whole and durable or not at all.
+    """Write a model, as `rounded` or `load` gave it, into `folder` as its next version, wholly or not at all.
 
-    The folder is made if need be. `known` are sentences whose tags become the card's known answers. Returns the file's path.
+    The folder is made if need be. `known` are sentences whose tags become the card's known answers. Returns the path.
     """
+    check_table(model.tags)
     folder.mkdir(parents=True, exist_ok=True)
     answers = [
         (tuple(words), tuple(model.tags[tag] for tag in tags))
@@ -155,6 +160,8 @@ def versions(folder: Path) -> list[Path]:
 
 def load(path: Path, device: torch.device) -> Model:
     """Read and verify a checkpoint; CheckpointError says what is wrong with it, OSError why it cannot be read."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise CheckpointError(f"{path}: not a regular file")
     # The file is read whole, not mapped: one that is overwritten in place must not reach into a running server.
     data = path.read_bytes()
     try:
@@ -166,7 +173,7 @@ def load(path: Path, device: torch.device) -> Model:
         raise CheckpointError(f"{path}: a safetensors file, but not a nerstream checkpoint")
     if header.get("sha256") != _sha256(tensors, header[_CARD]):
         raise CheckpointError(f"{path}: the SHA-256 does not match its contents; it was damaged or edited")
-    name = path.resolve().parent.name
+    name = path.parent.resolve().name  # of the folder it is found in, also where it is a link
     try:
         card = Card.from_json(json.loads(header[_CARD]))
         vocabulary = Vocabulary(tuple(_text(tensors.pop(_WORDS)).split("\n")[:-1]), _text(tensors.pop(_CHARS)))
@@ -174,7 +181,7 @@ def load(path: Path, device: torch.device) -> Model:
         model = _build(tensors, card, vocabulary, device, name, version, header["sha256"])
     except KeyError as error:
         raise CheckpointError(f"{path}: {error} is missing") from error
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         raise CheckpointError(f"{path}: {_line(error)}") from error
     for words, expected in card.known_answers:
         (found,) = model.tag([words])
@@ -229,14 +236,6 @@ def _build(
     network.forbid_illegal()
     network.eval().requires_grad_(False).to(device)
     return Model(name, version, card, vocabulary, network, sha256, device)
-
-
-def _check_tags(tags: Sequence[str]) -> None:
-    well_formed = all(isinstance(tag, str) and re.fullmatch(r"O|[BIES]-\S+", tag) for tag in tags)
-    if not well_formed or tags[0] != "O" or len(set(tags)) != len(tags) or len(tags) > MAX_TAGS:
-        raise ValueError(f"the tag table is not O and up to {MAX_TAGS - 1} distinct tags of BIO or BIOES")
-    if not any(may_start(tag) and may_end(tags, tag) for tag in tags):
-        raise ValueError("no tag of the table may stand alone")
 
 
 def _bytes(text: str) -> Tensor:

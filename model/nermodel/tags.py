@@ -30,6 +30,18 @@ def labels_of(table: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted({tag[2:] for tag in table if tag != "O"}))
 
 
+def check_table(table: Sequence[str]) -> None:
+    """ValueError unless `tag_table` makes this table of labels without white space, and a byte can number its tags."""
+    labels = labels_of(table)
+    if len(table) > MAX_TAGS:
+        raise ValueError(f"{len(labels)} labels make {len(table)} tags, more than {MAX_TAGS}; use fewer labels")
+    if not labels or tuple(table) not in [tag_table(labels, scheme) for scheme in SCHEMES]:
+        raise ValueError(f"the tag table is not that of one or more labels in {' or '.join(SCHEMES)}")
+    for label in labels:
+        if not label or label != "".join(label.split()):
+            raise ValueError(f"the label {label!r} is empty or holds white space; rename it")
+
+
 def spans_to_tags(spans: Iterable[Span], length: int, scheme: Scheme) -> list[str]:
     """Tags of a sentence of `length` tokens with these spans; ValueError where two overlap or one lies outside."""
     tags = ["O"] * length

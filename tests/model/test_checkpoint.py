@@ -1,6 +1,7 @@
 """Publishing a model, reading it back, and refusing what is not one."""
 
 import json
+import os
 import pickle
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -32,8 +33,15 @@ def rewrite(path: Path, change: Callable[[dict[str, torch.Tensor], dict[str, Any
     tensors = safetensors.torch.load(path.read_bytes())
     card = json.loads(header(path)["nerstream"])
     change(tensors, card)
-    text = json.dumps(card)
-    path.write_bytes(safetensors.torch.save(tensors, {"nerstream": text, "sha256": _sha256(tensors, text)}))
+    path.write_bytes(safetensors.torch.save(tensors))
+    resign(path, json.dumps(card))
+
+
+def resign(path: Path, description: str) -> None:
+    """Give a checkpoint another description, signed."""
+    tensors = safetensors.torch.load(path.read_bytes())
+    metadata = {"nerstream": description, "sha256": _sha256(tensors, description)}
+    path.write_bytes(safetensors.torch.save(tensors, metadata))
 
 
 def test_what_is_read_is_what_was_published(make_model: MakeModel, tmp_path: Path) -> None:
@@ -134,6 +142,11 @@ def _other_answers(path: Path) -> None:
         (_no_words, "vocabulary.words' is missing"),
         (_wrong_labels, "tag table"),
         (_future, "format 2, expected 1"),
+        (lambda path: rewrite(path, lambda _, card: card.update(tags=[])), "tag table"),
+        (lambda path: rewrite(path, lambda _, card: card.update(known_answers=[[[1], ["O"]]])), "does not reproduce"),
+        (lambda path: rewrite(path, lambda _, card: card.clear()), "malformed"),
+        (lambda path: resign(path, "[]"), "malformed"),
+        (lambda path: resign(path, "[" * 100_000), "recursion"),
         (_huge, "size of the network"),
         (_other_answers, "does not reproduce"),
     ],
@@ -157,6 +170,23 @@ def test_padding_weighs_nothing_whatever_the_file_says(make_model: MakeModel, tm
     model = load(path, CPU)
     assert not model.network.char.weight[0].any()
     assert model.tag(KNOWN) == make_model().tag(KNOWN)
+
+
+def test_a_link_belongs_to_the_folder_it_stands_in(make_model: MakeModel, tmp_path: Path) -> None:
+    """A checkpoint that is linked into a folder is a version of that folder's model."""
+    path = publish(tmp_path / "one", make_model(), KNOWN)
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two" / "000005.safetensors").symlink_to(path)
+    assert load(tmp_path / "two" / "000005.safetensors", CPU).version == "two/000005"
+
+
+def test_what_is_not_a_file_is_refused_at_once(tmp_path: Path) -> None:
+    """A pipe that nobody writes to and a folder do not hold up whoever looks for checkpoints."""
+    os.mkfifo(tmp_path / "000001.safetensors")
+    (tmp_path / "000002.safetensors").mkdir()
+    for path in versions(tmp_path):
+        with pytest.raises(CheckpointError, match="not a regular file"):
+            load(path, CPU)
 
 
 def test_only_rounded_weights_are_published(make_model: MakeModel, tmp_path: Path) -> None:

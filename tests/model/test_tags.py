@@ -6,7 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nermodel.tags import SCHEMES, Scheme, Span, may_end, may_follow, may_start, spans_to_tags, tag_table, tags_to_spans
+from nermodel.tags import (
+    SCHEMES,
+    Scheme,
+    Span,
+    check_table,
+    may_end,
+    may_follow,
+    may_start,
+    spans_to_tags,
+    tag_table,
+    tags_to_spans,
+)
 
 
 @st.composite
@@ -44,3 +55,27 @@ def test_spans_that_cannot_be_written_are_refused(spans: list[Span]) -> None:
     """Overlapping, outlying and empty spans are the caller's error."""
     with pytest.raises(ValueError, match="span"):
         spans_to_tags(spans, 4, "BIO")
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        (),
+        ("O",),
+        ("B-X", "I-X", "O"),
+        ("O", "B-X", "I-Y"),
+        tag_table(["big person"], "BIO"),
+        tag_table([""], "BIO"),
+        tag_table(map(str, range(128)), "BIO"),
+    ],
+)
+def test_tables_that_no_model_may_have(table: tuple[str, ...]) -> None:
+    """A table must be that of some labels without white space, in one scheme, and fit a byte."""
+    with pytest.raises(ValueError, match="label"):
+        check_table(table)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_tables_of_labels_pass(scheme: Scheme) -> None:
+    """What `tag_table` makes is a table."""
+    check_table(tag_table(("PER", "LOC", "event-name"), scheme))

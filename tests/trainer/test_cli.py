@@ -71,7 +71,11 @@ def test_evaluate_prints_a_table(make_model: MakeModel, tmp_path: Path) -> None:
         (["train", "--train", "{data}", "--dev", "{data}", "--output", "{data}/x"], "Not a directory"),
         (["train", "--train", "{data}", "--dev", "{data}", "--output", "x", "--optimizer", "adam"], "adam"),
         (["train", "--train", "{data}"], "--dev"),
+        (["train", "--train", "{data}", "--dev", "{data}", "--output", "x", "--lr", "nan"], "expected finite rates"),
+        (["train", "--train", "{data}", "--dev", "{blank}", "--output", "x"], "blank.txt: holds no entity"),
+        (["train", "--train", "{many}", "--dev", "{many}", "--output", "x"], "130 labels make 521 tags"),
         (["trian"], "trian"),
+        ([], "Missing command"),
     ],
 )
 def test_a_mistake_gets_one_line(
@@ -84,11 +88,13 @@ def test_a_mistake_gets_one_line(
 ) -> None:
     """Whatever is wrong, stderr has one line that says what, no traceback, and the exit code is not zero."""
     (tmp_path / "bad.txt").write_text("word\n")
+    (tmp_path / "blank.txt").write_text("word O\n")
+    (tmp_path / "many.txt").write_text("".join(f"w B-L{number}\n" for number in range(130)))
     names = {
         "data": columns(tmp_path / "data.conll", 5),
         "model": publish(tmp_path, make_model(), []),
         "folder": tmp_path,
-        "bad": tmp_path / "bad.txt",
+        **{name: tmp_path / f"{name}.txt" for name in ("bad", "blank", "many")},
     }
     monkeypatch.setattr("sys.argv", ["nertrainer", *(argument.format(**names) for argument in arguments)])
     with pytest.raises(SystemExit) as stop:

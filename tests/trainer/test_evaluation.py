@@ -1,13 +1,16 @@
 """Figures against a count by hand."""
 
+import io
 from dataclasses import replace
 
 import pytest
+from rich.console import Console
 from tests.conftest import MakeModel
 
 from nermodel.tags import Span, tags_to_spans
 from nertrainer.corpus import Sentence
 from nertrainer.evaluation import evaluate, predict
+from nertrainer.report import scores_table
 
 
 @pytest.mark.parametrize("scheme", ["BIO", "BIOES"])
@@ -48,3 +51,14 @@ def test_text_without_entities_can_be_scored(make_model: MakeModel) -> None:
     """With nothing to find every figure is zero and nothing fails."""
     result = evaluate(make_model(), [Sentence(("the", "of"), ())])
     assert (result.overall.support, result.per_type) == (0, {})
+
+
+def test_odd_labels_are_scored_like_any_other(make_model: MakeModel) -> None:
+    """Labels that seqeval or a table's markup could misread come out as they were written."""
+    sentence = Sentence(("a", "b", "c"), (Span(0, 1, "X-"), Span(1, 2, "micro avg"), Span(2, 3, "[/b]")))
+    result = evaluate(make_model(), [sentence])
+    assert {label: scores.support for label, scores in result.per_type.items()} == {"X-": 1, "micro avg": 1, "[/b]": 1}
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(scores_table(result, "[/x]"))
+    text = console.export_text()
+    assert all(name in text for name in ("X-", "micro avg", "[/b]", "[/x]"))

@@ -22,6 +22,21 @@ def test_glove_and_word2vec_text_are_read(tmp_path: Path, header: str) -> None:
     assert list(read_vectors(path, most=1)) == ["the"]
 
 
+def test_a_word_may_hold_spaces(tmp_path: Path) -> None:
+    """The numbers are counted from the end of the line, as some words of GloVe's need."""
+    path = tmp_path / "vectors.txt"
+    path.write_text("the 1 2\n. . . 3 4\n")
+    assert list(read_vectors(path)) == ["the", ". . ."]
+
+
+def test_binary_vectors_are_refused(tmp_path: Path) -> None:
+    """A file that is not text is refused in words about the file."""
+    path = tmp_path / "vectors.bin"
+    path.write_bytes(b"3 2\nthe \xff\xfe\x00")
+    with pytest.raises(CorpusError, match="give vectors as UTF-8 text"):
+        read_vectors(path)
+
+
 def test_a_checkpoint_lends_its_word_table(make_model: MakeModel, tmp_path: Path) -> None:
     """The vectors of a checkpoint are the rows of its word table."""
     model = make_model()
@@ -36,9 +51,11 @@ def test_a_checkpoint_lends_its_word_table(make_model: MakeModel, tmp_path: Path
     ("text", "message"),
     [
         ("", "no vectors"),
-        ("the 1 2\nof 1\n", ":2: has 1 numbers, expected 2"),
-        ("the 1 x\n", ":1: .*not a number"),
-        ("hello\n", ":1: has 0 numbers"),
+        ("the 1 2\nof 1\n", ":2: not a word and 2 numbers"),
+        ("the 1 x\n", ":1: not a word and"),
+        ("the 1 2\nof 1 nan\n", ":2: not a word and"),
+        ("the 1 2\nof 1 1e39\n", ":2: not a word and"),
+        ("hello\n", ":1: not a word and"),
     ],
 )
 def test_a_file_that_holds_no_vectors_is_refused(tmp_path: Path, text: str, message: str) -> None:

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import math
 import os
 import sys
 import time
@@ -17,7 +18,7 @@ from rich.console import Console
 
 from nermodel.checkpoint import Card, Model, load, publish, rounded
 from nermodel.network import NetworkConfig
-from nermodel.tags import Scheme, tag_table
+from nermodel.tags import Scheme, check_table, tag_table
 from nermodel.vocabulary import Vocabulary
 from nertrainer.corpus import Corpus, CorpusError, Sentence, read_columns
 from nertrainer.evaluation import SCHEME, evaluate
@@ -25,7 +26,7 @@ from nertrainer.loop import EpochEnd, Recipe, Step, new_network, train
 from nertrainer.report import scores_table, screen, training_bar
 from nertrainer.vectors import Vectors, read_vectors
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 KNOWN_ANSWERS = 8
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -64,9 +65,9 @@ def train_command(
         float, typer.Option(min=0, max=0.95, help="Share of words hidden from the word table.")
     ] = Recipe.word_dropout,
     min_freq: Annotated[int, typer.Option(min=1, help="Rarer words get no row of their own.")] = Recipe.min_freq,
-    hidden: Annotated[int, typer.Option(min=1, help="LSTM units of one direction.")] = NetworkConfig.hidden,
-    layers: Annotated[int, typer.Option(min=1, help="LSTM layers.")] = NetworkConfig.layers,
-    seed: Annotated[int, typer.Option(help="Same seed, same machine: same model.")] = Recipe.seed,
+    hidden: Annotated[int, typer.Option(min=1, max=2048, help="LSTM units of one direction.")] = NetworkConfig.hidden,
+    layers: Annotated[int, typer.Option(min=1, max=8, help="LSTM layers.")] = NetworkConfig.layers,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Same seed, same machine: same model.")] = Recipe.seed,
 ) -> None:
     """Train a tagger and publish it: OUTPUT/000001.safetensors, or the next number.
 
@@ -76,16 +77,16 @@ def train_command(
     nertrainer train --train train.conll --dev dev.conll --output models/en --vectors glove.6B.100d.txt
     """
     where = _device(device)
-    output.mkdir(parents=True, exist_ok=True)
-    if not os.access(output, os.W_OK):  # said before the work, not after
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(output))
+    if not (0 < lr < math.inf and 0 <= word_lr < math.inf):
+        raise ValueError(f"--lr {lr} --word-lr {word_lr}: expected finite rates, --lr above 0 and --word-lr 0 or more")
     label_map = _label_map(labels)
     training = [_read(path, label_map) for path in train_files]
     dev = [_read(path, label_map) for path in dev_files]
     sentences = [sentence for corpus in training for sentence in corpus.sentences]
     found = sorted({label for corpus in training for label in corpus.labels})
-    if not found:
-        raise CorpusError("the training files hold no entity; give annotated text")
+    for corpus in (*training, *dev):
+        if not corpus.labels:
+            raise CorpusError(f"{corpus.path}: holds no entity; give annotated text")
     recipe = Recipe(
         scheme=scheme,
         min_freq=min_freq,
@@ -100,6 +101,10 @@ def train_command(
         seed=seed,
     )
     table = tag_table(found, recipe.scheme)
+    check_table(table)
+    output.mkdir(parents=True, exist_ok=True)
+    if not os.access(output, os.W_OK):  # said before the work, not after
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(output))
     pretrained = _vectors(vectors, max_vectors)
     vocabulary = Vocabulary.build((sentence.words for sentence in sentences), min_freq, pretrained)
     if pretrained:
@@ -157,7 +162,7 @@ def evaluate_command(
 def main() -> None:
     """Run the command; an error is one line on stderr."""
     try:
-        sys.exit(app(standalone_mode=False))
+        code = app(standalone_mode=False)
     except typer.TyperException as error:
         _fail(f"{error.format_message().rstrip('.')}; see `nertrainer --help`", 2)
     except (ValueError, FloatingPointError) as error:  # CorpusError and CheckpointError among them
@@ -165,7 +170,10 @@ def main() -> None:
     except OSError as error:
         _fail(f"{error.filename or 'output'}: {error.strerror or error}; check the path and its permissions", 1)
     except (KeyboardInterrupt, typer.Abort):
+        code = 130
+    if code == 130:
         _fail("interrupted; nothing was published", 130)
+    sys.exit(code)
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -1,13 +1,13 @@
 """Entity-level precision, recall and F1 of a model on a corpus, by seqeval in strict mode."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from seqeval.metrics import classification_report
 from seqeval.scheme import IOB2
 
 from nermodel.checkpoint import Model
-from nermodel.tags import Scheme, spans_to_tags, tags_to_spans
+from nermodel.tags import Scheme, Span, spans_to_tags, tags_to_spans
 from nertrainer.batches import by_length
 from nertrainer.corpus import Sentence
 
@@ -36,22 +36,22 @@ class Evaluation:
 
 def evaluate(model: Model, sentences: Sequence[Sentence]) -> Evaluation:
     """Tag the sentences and compare with their spans."""
-    labels = {span.label for sentence in sentences for span in sentence.spans}
+    labels = sorted({span.label for sentence in sentences for span in sentence.spans})
+    names = {label: f"L{row}" for row, label in enumerate(labels)}  # seqeval cannot read every label, such as "X-"
     ignored: dict[str, int] = {}
-    gold = [spans_to_tags(sentence.spans, len(sentence.words), SCHEME) for sentence in sentences]
+    gold = [_renamed(sentence.spans, len(sentence.words), names) for sentence in sentences]
     predicted: list[list[str]] = []
     for sentence, tags in zip(sentences, predict(model, sentences), strict=True):
         spans = tags_to_spans(tags)
         for span in spans:
-            if span.label not in labels:
+            if span.label not in names:
                 ignored[span.label] = ignored.get(span.label, 0) + 1
-        kept = [span for span in spans if span.label in labels]
-        predicted.append(spans_to_tags(kept, len(sentence.words), SCHEME))
+        predicted.append(_renamed(spans, len(sentence.words), names))
     if not labels:
         return Evaluation(Scores(0.0, 0.0, 0.0, 0), {}, ignored)
     report = classification_report(gold, predicted, mode="strict", scheme=IOB2, output_dict=True, zero_division=0)
     scores = {name: _scores(values) for name, values in report.items()}
-    return Evaluation(scores["micro avg"], {name: scores[name] for name in sorted(labels)}, ignored)
+    return Evaluation(scores["micro avg"], {label: scores[names[label]] for label in labels}, ignored)
 
 
 def predict(model: Model, sentences: Sequence[Sentence]) -> list[list[str]]:
@@ -62,6 +62,13 @@ def predict(model: Model, sentences: Sequence[Sentence]) -> list[list[str]]:
         for index, ids in zip(batch, model.tag([words[index] for index in batch]), strict=True):
             tags[index] = [model.tags[tag] for tag in ids]
     return tags
+
+
+def _renamed(spans: Sequence[Span], length: int, names: Mapping[str, str]) -> list[str]:
+    """Tags of the spans whose labels have a name, under that name."""
+    return spans_to_tags(
+        [span._replace(label=names[span.label]) for span in spans if span.label in names], length, SCHEME
+    )
 
 
 def _scores(values: dict[str, float]) -> Scores:

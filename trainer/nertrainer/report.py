@@ -3,6 +3,7 @@
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from nertrainer.evaluation import Evaluation, Scores
 
@@ -25,17 +26,17 @@ def training_bar() -> Progress:
 
 def scores_table(result: Evaluation, title: str) -> Table:
     """Precision, recall and F1 in percent of each type and overall."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=Text(title), title_justify="left")
     table.add_column("type")
     for column in ("precision", "recall", "F1", "entities"):
         table.add_column(column, justify="right")
     for name, scores in result.per_type.items():
-        table.add_row(name, *_cells(scores))
+        table.add_row(Text(name), *_cells(scores))
     table.add_section()
     table.add_row("all", *_cells(result.overall))
     if result.ignored:
         ignored = ", ".join(f"{count} {label}" for label, count in sorted(result.ignored.items()))
-        table.caption = f"not scored, as the file does not annotate them: {ignored}"
+        table.caption = Text(f"not scored, as the file does not annotate them: {ignored}")
     return table
 
 
