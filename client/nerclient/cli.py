@@ -96,11 +96,13 @@ def tag(
     from nerclient import documents, render
     from nerclient.tagging import Tagging
 
-    form = {
-        Output.TEXT: lambda: render.text_format(render.painter()),
-        Output.JSONL: render.jsonl_format,
-        Output.CONLL: render.conll_format,
-    }[output]()
+    match output:
+        case Output.TEXT:
+            form = render.text_format(render.painter())
+        case Output.JSONL:
+            form = render.JSONL
+        case Output.CONLL:
+            form = render.CONLL
     parse = documents.conll if conll else documents.token_lines if tokens else documents.texts
     progress = sys.stderr.isatty() and not sys.stdout.isatty() and "-" not in files
 

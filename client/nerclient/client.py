@@ -20,7 +20,7 @@ from nerclient.feed import Feed
 from nerclient.results import Input, Model, Result
 from nerclient.retry import Retry
 from nerclient.status import translated
-from nerclient.stream import Stream
+from nerclient.stream import Call, Pack, Stream
 
 SERVICE = "ner.v1.Tagger"
 
@@ -42,7 +42,7 @@ _Reply = TypeVar("_Reply")
 class Client:
     """A connection to one nerstream server, for any number of calls at once, in one event loop.
 
-    `address` is HOST:PORT or unix:PATH. `timeout_s` bounds each unary call with its retries, and on a stream the wait
+    `address` is HOST:PORT. `timeout_s` bounds each unary call with its retries, and on a stream the wait
     for the next answer while one is due. `retry` is for a server that was reached before; one that was never reached
     fails at once. Raises ValueError for an address of another form.
 
@@ -109,8 +109,8 @@ class Client:
             limits,
             pb.TagOptions(scores=scores, tags=tags),
             itertools.count(1),
-            most_inputs=limits.max_inputs or _STREAM_INPUTS,
-            most_bytes=limits.max_request_bytes or _STREAM_BYTES,
+            most_inputs=limits.max_inputs,
+            most_bytes=limits.max_request_bytes,
         )
         results: list[Result] = []
         for request in requests:
@@ -154,22 +154,28 @@ class Client:
         """As `stream`, with the results that arrive together in one list: after each list is a good time to flush."""
         if isinstance(inputs, str):
             raise TypeError("stream() takes an iterable of inputs, got one str: use tag() for one text")
-        limits = (await self._known_model()).limits
-        most_inputs = min(_STREAM_INPUTS, limits.max_inputs or _STREAM_INPUTS)
-        stream = Stream(
-            Feed(inputs, window),
-            address=self._address,
-            open_call=self._stub().StreamTag,
-            pack=partial(
+        ids = itertools.count(1)
+
+        async def open_call() -> tuple[Call, Pack]:
+            limits = (await self._known_model()).limits
+            pack = partial(
                 wire.pack,
                 limits=limits,
                 options=pb.TagOptions(scores=scores, tags=tags),
-                ids=itertools.count(1),
-                most_inputs=most_inputs,
-                most_bytes=min(_STREAM_BYTES, limits.max_request_bytes or _STREAM_BYTES),
-            ),
+                ids=ids,
+                most_inputs=min(_STREAM_INPUTS, limits.max_inputs),
+                most_bytes=min(_STREAM_BYTES, limits.max_request_bytes),
+            )
+            return self._stub().StreamTag(), pack
+
+        await self._known_model()  # what is wrong with the server is known before the source is touched
+        stream = Stream(
+            Feed(inputs, window),
+            address=self._address,
+            open_call=open_call,
             unpack=partial(self._unpack, tags),
-            most_inputs=most_inputs,
+            forget=self._forget,
+            most_inputs=_STREAM_INPUTS,
             timeout_s=self._timeout_s,
             retry=self._retry,
         )
@@ -196,14 +202,23 @@ class Client:
         return str(health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status))
 
     def _connected(self) -> grpc.aio.Channel:
+        """The channel; if its connection went away, what was learnt over that one is forgotten."""
         if self._channel is None:
             raise RuntimeError("the client is not connected: use it inside `async with Client(...) as client`")
+        if self._channel.get_state() is not grpc.ChannelConnectivity.READY:
+            self._forget()
         return self._channel
+
+    def _forget(self) -> None:
+        """Drops what the server said of itself: the one that answers next may have other limits and tag tables."""
+        self._model = None
+        self._tables.clear()
 
     def _stub(self) -> Any:
         return TaggerStub(self._connected())  # type: ignore[no-untyped-call]
 
     async def _known_model(self) -> Model:
+        self._connected()
         return self._model or await self.model()
 
     async def _unpack(self, tags: bool, request: wire.Request, response: pb.TagResponse) -> list[Result]:
@@ -222,6 +237,8 @@ class Client:
                 with translated(self._address):
                     reply = await method(request, timeout=deadline - now())
             except NerstreamError as error:
+                if isinstance(error, Unavailable):
+                    self._forget()
                 failures += 1
                 delay_s = self._delay_s(error, failures)
                 if delay_s is None or now() + delay_s >= deadline:

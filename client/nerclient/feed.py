@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncIterable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 
 from nerclient.results import Input
 
@@ -51,7 +51,7 @@ class Feed:
         self._room.set()
 
     async def aclose(self) -> None:
-        """Stops reading; a thread blocked in its source stops when that read returns."""
+        """Stops reading and closes an async generator; a thread blocked in its source stops when that read returns."""
         with self._room_in_thread:
             self._closed = True
             self._room_in_thread.notify()
@@ -61,15 +61,21 @@ class Feed:
 
     async def _read(self, source: AsyncIterable[Input]) -> None:
         try:
-            async for given in source:
-                self._held += _weight(given)
-                self._inputs.append(given)
-                self._ready.set()
-                while self._held >= self._window:
-                    self._room.clear()
-                    await self._room.wait()
-        except Exception as error:  # handed to the caller
-            self.error = error
+            inputs = aiter(source)
+            try:
+                async for given in inputs:
+                    self._held += _weight(given)
+                    self._inputs.append(given)
+                    self._ready.set()
+                    while self._held >= self._window:
+                        self._room.clear()
+                        await self._room.wait()
+            finally:
+                if isinstance(inputs, AsyncGenerator):
+                    await inputs.aclose()
+        except BaseException as error:  # handed to the caller, also a CancelledError unless it is that of aclose
+            if not self._closed:
+                self.error = error
         finally:
             self._ended = True
             self._ready.set()

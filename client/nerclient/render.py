@@ -38,25 +38,6 @@ def text_format(paint: Paint) -> Format:
     return Format(answer, lambda given, reason: "\n")
 
 
-def jsonl_format() -> Format:
-    """One JSON object a line."""
-
-    def answer(result: Result) -> str:
-        entities = [_entity(entity) for entity in result.entities]
-        return _line({**_input(result.input), "entities": entities, "model_version": result.model_version})
-
-    return Format(answer, lambda given, reason: _line({**_input(given), "error": reason}))
-
-
-def conll_format() -> Format:
-    """`token TAB tag` lines and a blank line after each document; needs results with tokens."""
-
-    def answer(result: Result) -> str:
-        return "".join(f"{token.text}\t{token.tag}\n" for token in result.tokens or ()) + "\n"
-
-    return Format(answer, lambda given, reason: "\n")
-
-
 def painter() -> Paint:
     """Colours by label if standard output is a terminal that shows them and NO_COLOR is not set."""
     if not sys.stdout.isatty():
@@ -99,3 +80,19 @@ def _input(given: Input | None) -> dict[str, Any]:
 
 def _line(value: dict[str, Any]) -> str:
     return json.dumps(value, ensure_ascii=False) + "\n"
+
+
+def _jsonl(result: Result) -> str:
+    entities = [_entity(entity) for entity in result.entities]
+    return _line({**_input(result.input), "entities": entities, "model_version": result.model_version})
+
+
+def _conll(result: Result) -> str:
+    return "".join(f"{token.text}\t{token.tag}\n" for token in result.tokens or ()) + "\n"
+
+
+JSONL = Format(_jsonl, lambda given, reason: _line({**_input(given), "error": reason}))
+"""One JSON object a line."""
+
+CONLL = Format(_conll, lambda given, reason: "\n")
+"""`token TAB tag` lines and a blank line after each document; needs results with tokens."""

@@ -49,13 +49,13 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one server accepts, in the words of ner.v1's Limits. Zero is a limit that the server does not tell."""
+    """What one server accepts, in the words of ner.v1's Limits."""
 
-    max_inputs: int = 0
-    max_request_bytes: int = 0
-    max_text_bytes: int = 0
-    max_sentence_tokens: int = 0
-    stream_window: int = 0
+    max_inputs: int
+    max_request_bytes: int
+    max_text_bytes: int
+    max_sentence_tokens: int
+    stream_window: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,6 @@ _NO_SERVER = "no server listens at {address}: start one there, or give the addre
 _NO_ROUTE = "cannot connect to {address}: check the address, the network and firewalls"
 _CONNECTING = {  # words of gRPC's own while it connects
     "Connection refused": _NO_SERVER,
-    "No such file or directory": _NO_SERVER,
     "errors resolving": _NO_HOST,
     "DNS resolution failed": _NO_HOST,
     "Failed parsing HTTP/2": _NOT_GRPC,
@@ -50,6 +49,7 @@ _CONNECTING = {  # words of gRPC's own while it connects
     "SSL": _NOT_GRPC,
     "failed to connect": _NO_ROUTE,
 }
+_TOO_LARGE = "message larger than max"  # gRPC's own words on either side
 _LOST_STATUS = "Internal error from Core"  # a write failed as the stream ended: why it ended is lost (grpc#36066)
 _BROKEN = (
     _LOST_STATUS,
@@ -79,9 +79,10 @@ def from_rpc_error(error: grpc.aio.AioRpcError, address: str) -> NerstreamError:
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return DeadlineExceeded(f"no answer from {address} in time: try again, send less at once, or allow more time")
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
-        return ResourceExhausted(
-            f"the server at {address} is full: {details or 'try again later'}", _retry_after(error)
-        )
+        why = f"the server at {address} is full: {details or 'try again later'}"
+        if _TOO_LARGE in details:
+            why = f"a request to {address} or its reply is too large: send fewer inputs, or shorter ones ({details})"
+        return ResourceExhausted(why, _retry_after(error))
     if code is grpc.StatusCode.UNIMPLEMENTED and "Method not found" in details:
         return Unimplemented(f"the server at {address} does not offer ner.v1: give the address of a nerstream server")
     return _CLASSES.get(code, InternalError)(details or f"the server at {address} failed with {code.name}")

@@ -5,6 +5,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
+from typing import TypeAlias
 
 import grpc
 
@@ -18,14 +19,16 @@ from nerclient.wire import Request, refused
 
 _log = logging.getLogger(__name__)
 _GOODBYE_S = 1.0  # how long a server that has answered everything may take to end its stream
-_Call = grpc.aio.StreamStreamCall[pb.TagRequest, pb.TagResponse]
+Call: TypeAlias = grpc.aio.StreamStreamCall[pb.TagRequest, pb.TagResponse]
+Pack: TypeAlias = Callable[[list[Input]], list[Request]]
 
 
 class Stream:
     """Sends what the feed has at hand, and yields the answers in order.
 
     `pending` holds every request without an answer, oldest first. A stream that breaks is opened again and all of
-    `pending` is sent again: answers come in the order of requests, so none is lost and none comes twice.
+    `pending` is sent again: answers come in the order of requests, so none is lost and none comes twice. `open_call`
+    also says how to pack for the server as it is now, and `forget` is told of every break.
     """
 
     def __init__(
@@ -33,9 +36,9 @@ class Stream:
         feed: Feed,
         *,
         address: str,
-        open_call: Callable[[], _Call],
-        pack: Callable[[list[Input]], list[Request]],
+        open_call: Callable[[], Awaitable[tuple[Call, Pack]]],
         unpack: Callable[[Request, pb.TagResponse], Awaitable[list[Result]]],
+        forget: Callable[[], None],
         most_inputs: int,
         timeout_s: float,
         retry: Retry,
@@ -43,8 +46,8 @@ class Stream:
         self._feed = feed
         self._address = address
         self._open_call = open_call
-        self._pack = pack
         self._unpack = unpack
+        self._forget = forget
         self._most_inputs = most_inputs
         self._timeout_s = timeout_s
         self._retry = retry
@@ -56,8 +59,9 @@ class Stream:
         """The results of one request at a time."""
         try:
             while True:
-                call = self._open_call()
-                writer = asyncio.create_task(self._write(call))
+                call, pack = await self._open_call()
+                self._pending = deque(pack([item.input for request in self._pending for item in request.items]))
+                writer = asyncio.create_task(self._write(call, pack))
                 writer.add_done_callback(lambda _: self._progress.set())
                 try:
                     while results := await self._next(call, writer):
@@ -65,6 +69,7 @@ class Stream:
                     await self._part(call)
                     break
                 except Unavailable as error:
+                    self._forget()
                     self._failures += 1
                     delay_s = self._retry.delay_s(self._failures)
                     if delay_s is None:
@@ -80,13 +85,13 @@ class Stream:
         finally:
             await self._feed.aclose()
 
-    async def _write(self, call: _Call) -> None:
+    async def _write(self, call: Call, pack: Pack) -> None:
         """Sends what is pending, then what the feed has, until it ends or the call breaks, which the reader sees."""
         try:
             for request in list(self._pending):
                 await self._send(call, request)
             while inputs := await self._feed.take(self._most_inputs):
-                requests = self._pack(inputs)
+                requests = pack(inputs)
                 self._pending.extend(requests)
                 self._progress.set()
                 for request in requests:
@@ -95,11 +100,11 @@ class Stream:
         except (grpc.aio.AioRpcError, grpc.aio.InternalError, asyncio.InvalidStateError):
             pass
 
-    async def _send(self, call: _Call, request: Request) -> None:
+    async def _send(self, call: Call, request: Request) -> None:
         if request.message is not None:
             await call.write(request.message)
 
-    async def _next(self, call: _Call, writer: asyncio.Task[None]) -> list[Result]:
+    async def _next(self, call: Call, writer: asyncio.Task[None]) -> list[Result]:
         """The results of the oldest pending request; none when the feed has ended and all is answered."""
         while not self._pending:
             if writer.done():
@@ -119,7 +124,7 @@ class Stream:
             self._feed.release(result.input)
         return results
 
-    async def _read(self, call: _Call) -> pb.TagResponse:
+    async def _read(self, call: Call) -> pb.TagResponse:
         try:
             with translated(self._address):
                 async with asyncio.timeout(self._timeout_s):
@@ -131,7 +136,7 @@ class Stream:
             return response
         raise Unavailable(f"the server at {self._address} ended the stream before it had answered everything")
 
-    async def _part(self, call: _Call) -> None:
+    async def _part(self, call: Call) -> None:
         """Lets the server end the stream, so that it sees no cancellation; how it ends no longer matters."""
         with suppress(grpc.aio.AioRpcError, TimeoutError):
             async with asyncio.timeout(_GOODBYE_S):

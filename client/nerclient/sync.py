@@ -4,6 +4,7 @@ import asyncio
 import queue
 import threading
 from collections.abc import Coroutine, Iterable, Iterator
+from concurrent.futures import Future
 from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
@@ -33,6 +34,7 @@ class SyncClient:
         retry: Retry = Retry(),  # noqa: B008 frozen
     ) -> None:
         self._client = Client(address, timeout_s=timeout_s, retry=retry)
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def __enter__(self) -> Self:
         self._loop = asyncio.new_event_loop()
@@ -45,9 +47,10 @@ class SyncClient:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._run(self._stop())
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        loop, self._loop = self._connected(), None
+        loop.call_soon_threadsafe(loop.stop)
         self._thread.join()
-        self._loop.close()
+        loop.close()
 
     @overload
     def tag(  # type: ignore[overload-overlap]  # a str is an iterable of str, and never meant as one
@@ -78,10 +81,10 @@ class SyncClient:
             finally:
                 ready.put([])
 
-        pumping = asyncio.run_coroutine_threadsafe(pump(), self._loop)
+        pumping = self._start(pump())
         try:
             while results := ready.get():
-                self._loop.call_soon_threadsafe(room.release)
+                self._connected().call_soon_threadsafe(room.release)
                 yield from results
             pumping.result()
         finally:
@@ -102,8 +105,20 @@ class SyncClient:
         await asyncio.gather(*streams, return_exceptions=True)
         await self._client.__aexit__(None, None, None)
 
+    def _connected(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            raise RuntimeError("the client is not connected: use it inside `with SyncClient(...) as client`")
+        return self._loop
+
+    def _start(self, call: Coroutine[Any, Any, _T]) -> Future[_T]:
+        try:
+            return asyncio.run_coroutine_threadsafe(call, self._connected())
+        except RuntimeError:
+            call.close()
+            raise
+
     def _run(self, call: Coroutine[Any, Any, _T]) -> _T:
-        future = asyncio.run_coroutine_threadsafe(call, self._loop)
+        future = self._start(call)
         try:
             return future.result()
         except BaseException:

@@ -86,6 +86,7 @@ def refused(item: Item) -> Result:
 
 
 def model(message: pb.Model) -> Model:
+    """A model's description; `create_time` is None if the server does not tell it."""
     return Model(
         name=message.name,
         version=message.version,
@@ -103,14 +104,14 @@ def _item(given: Input, limits: Limits) -> Item:
     try:
         if isinstance(given, str):
             text_bytes = len(given.encode())
-            if limits.max_text_bytes and text_bytes > limits.max_text_bytes:
+            if text_bytes > limits.max_text_bytes:
                 raise ValueError(_over(text_bytes, "max_text_bytes", limits.max_text_bytes))
             size = text_bytes + _ITEM_BYTES
         else:
             joined = "\n".join(given)
             size = len(joined.encode()) + _TOKEN_BYTES * len(given) + _ITEM_BYTES
             lines = joined if joined.count("\n") == max(0, len(given) - 1) else None
-        if limits.max_request_bytes and size + _REQUEST_BYTES > limits.max_request_bytes:
+        if size + _REQUEST_BYTES > limits.max_request_bytes:
             raise ValueError(_over(size + _REQUEST_BYTES, "max_request_bytes", limits.max_request_bytes))
     except UnicodeEncodeError as error:
         message = f"not Unicode text: a lone surrogate at position {error.start}; decode it as what it is"

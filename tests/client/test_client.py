@@ -114,7 +114,7 @@ words = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=8), 
 )
 def test_packing_keeps_everything(inputs: list[Input], most_inputs: int, most_bytes: int) -> None:
     """Requests hold every input once and in order, within their bounds, and nothing is sent that is over a limit."""
-    limits = Limits(max_inputs=8, max_request_bytes=450, max_text_bytes=100)
+    limits = Limits(8, max_request_bytes=450, max_text_bytes=100, max_sentence_tokens=1000, stream_window=1024)
     requests = pack(
         inputs, limits, pb.TagOptions(tags=True), iter(range(10**9)), most_inputs=most_inputs, most_bytes=most_bytes
     )
@@ -193,6 +193,35 @@ async def test_unavailable_is_retried_once_reached(client: Client, server: Serve
     assert len(server.tagger.requests) == 5
 
 
+async def test_a_restarted_server_is_asked_for_its_limits(client: Client, server: Server) -> None:
+    """After the connection broke, inputs are held to the limits of the server that answers now."""
+    assert await client.tag("x" * 100)
+    await server.restart()
+    assert await client.health() == "SERVING"
+    with pytest.raises(InvalidInput, match="max_text_bytes of 10:"):
+        await client.tag("x" * 100)
+
+
+async def test_a_restarted_server_is_asked_for_its_tags(client: Client, server: Server) -> None:
+    """After the connection broke, tags are read by the new table, also where the version's name is the same."""
+    await client.model()
+    server.tagger.version = "en/000002"
+    before = await client.tag("so Ada", tags=True)
+    server.tagger.version = "en/000001"
+    await server.restart()
+    await client.model()
+    server.tagger.version = "en/000002"
+    assert await client.tag("so Ada", tags=True) == before
+    assert before.tokens == (Token(0, 2, "so", "O"), Token(3, 6, "Ada", "B-ORG"))
+
+
+async def test_too_large_is_not_called_full(client: Client, server: Server) -> None:
+    """A message over gRPC's own bound is named as too large, with what to do."""
+    server.tagger.limits.max_text_bytes = server.tagger.limits.max_request_bytes = 10_000_000
+    with pytest.raises(ResourceExhausted, match="is too large: send fewer inputs, or shorter ones"):
+        await client.tag("x" * 5_000_000)
+
+
 async def test_a_call_that_the_server_cancels(client: Client, server: Server) -> None:
     """CANCELLED from the other side is Unavailable, since a server that stops says so; it is not CancelledError."""
     server.tagger.unary_error = (grpc.StatusCode.CANCELLED, "")
@@ -238,7 +267,8 @@ async def test_health_of_a_server_that_knows_no_such_service() -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["", "localhost", "localhost:", "localhost:http", "h:0", "h:65536", "http://h:1", ":1"]
+    "address",
+    ["", "localhost", "localhost:", "localhost:http", "h:0", "h:65536", "http://h:1", ":1", "::1:50051", "unix:/a"],
 )
 def test_bad_addresses(address: str) -> None:
     """An address of another form than HOST:PORT is refused before anything is sent."""
@@ -278,6 +308,27 @@ async def test_a_client_outside_its_context_says_so(server: Server) -> None:
         await client.tag("Ada")
     with pytest.raises(RuntimeError, match="inside `async with"):
         await client.health()
+
+
+@pytest.mark.parametrize("address", ["h:1", "127.0.0.1:65535", "[::1]:50051"])
+def test_good_addresses(address: str) -> None:
+    """A host is a name, an IPv4 address, or an IPv6 address in brackets."""
+    Client(address)
+
+
+def test_a_blocking_client_outside_its_context_says_so() -> None:
+    """Before `with` and after it, every call of SyncClient is the same clear mistake."""
+
+    def refused(client: SyncClient) -> None:
+        for call in (lambda: client.tag("Ada"), lambda: next(client.stream(["Ada"])), client.model, client.health):
+            with pytest.raises(RuntimeError, match="inside `with SyncClient"):
+                call()
+
+    client = SyncClient("127.0.0.1:1")
+    refused(client)
+    with client:
+        pass
+    refused(client)
 
 
 async def test_a_server_that_was_never_reached_fails_at_once() -> None:

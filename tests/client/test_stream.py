@@ -6,14 +6,16 @@ import asyncio
 import random
 import threading
 from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
 
+from ner.v1 import tagger_pb2 as pb
 from nerclient import (
     Client,
     DeadlineExceeded,
+    Input,
     InternalError,
     InvalidInput,
     NerstreamError,
@@ -23,6 +25,9 @@ from nerclient import (
     Unavailable,
     Unimplemented,
 )
+from nerclient.feed import Feed
+from nerclient.stream import Pack, Stream
+from nerclient.wire import Item, Request
 
 if TYPE_CHECKING:
     from tests.client.conftest import Server
@@ -95,8 +100,6 @@ async def test_the_source_is_not_read_beyond_the_window(
     source = numbers() if blocking else numbers_later()
     consumer = asyncio.create_task(collect(client, source, window))
     await server.tagger.until_received(window)
-    await client.health()
-    await client.health()
     assert taken == window
     server.tagger.gate.set()
     assert len(await consumer) == taken == 1000
@@ -106,7 +109,7 @@ async def collect(client: Client, source: AsyncIterator[str] | Iterator[str], wi
     return [result async for result in client.stream(source, window=window)]
 
 
-async def test_a_consumer_that_pauses_stops_the_source(client: Client) -> None:
+async def test_a_consumer_that_pauses_stops_the_source(client: Client, server: Server) -> None:
     """Results that nobody takes keep the source from being read."""
     taken = 0
 
@@ -116,12 +119,11 @@ async def test_a_consumer_that_pauses_stops_the_source(client: Client) -> None:
             taken += 1
             yield f"Name {i}"
 
-    stream = client.stream(source(), window=50)
-    await anext(stream)
-    for _ in range(5):
-        await client.health()
-    assert taken <= 50 + 32
-    await stream.aclose()
+    batches = client.stream_batches(source(), window=50)
+    answered = len(await anext(batches))
+    await server.tagger.until_received(50 + answered)
+    assert taken == 50 + answered
+    await batches.aclose()
 
 
 async def test_long_inputs_count_as_several(client: Client, server: Server) -> None:
@@ -137,7 +139,6 @@ async def test_long_inputs_count_as_several(client: Client, server: Server) -> N
 
     consumer = asyncio.create_task(collect(client, source(), 20))
     await server.tagger.until_received(2)
-    await client.health()
     assert taken == 2
     server.tagger.gate.set()
     assert len(await consumer) == 10
@@ -180,6 +181,36 @@ async def test_a_restarted_server_is_found_again(client: Client, server: Server)
     assert [result.entities[0].text for result in results] == [f"Name{i}" for i in range(300)]
 
 
+async def test_a_resumed_stream_knows_the_new_server(server: Server) -> None:
+    """After a restart in mid-stream, the new server's limits and tag table are used."""
+
+    async def source() -> AsyncIterator[str]:
+        yield "Ada"
+        await server.restart()
+        yield "Ada"
+        yield "x" * 100
+
+    async with Client(server.address, retry=Retry(attempts=20, first_s=0.05)) as client:
+        first, second, third = [result async for result in client.stream(source(), tags=True, window=1)]
+    assert first == second
+    assert first.tokens is not None
+    assert first.tokens[0].tag == "B-ORG"
+    assert "max_text_bytes of 10:" in str(third.error)
+
+
+async def test_what_waits_for_an_answer_is_packed_anew(server: Server) -> None:
+    """Inputs that were sent in vain are held to the limits of the server that is asked again."""
+    server.tagger.gate.clear()
+    async with Client(server.address, retry=Retry(attempts=20, first_s=0.05)) as client:
+        consumer = asyncio.create_task(collect(client, iter(["x" * 100, "Ada"]), 10))
+        await server.tagger.until_received(2)
+        await server.restart()
+        server.tagger.gate.set()
+        long, short = await consumer
+    assert "max_text_bytes of 10:" in str(long.error)
+    assert short.entities
+
+
 async def test_giving_up(client: Client, server: Server) -> None:
     """A stream that breaks again and again without an answer raises Unavailable after the attempts are used."""
     server.tagger.breaks = [2] + [0] * 10
@@ -207,16 +238,58 @@ async def test_a_silent_server_runs_into_the_timeout(server: Server) -> None:
                 pass
 
 
-async def test_a_silent_source_does_not(server: Server) -> None:
-    """While no answer is due, the timeout does not run."""
+class Echo:
+    """A call that has each answer at once, so that even no time at all is enough to read it."""
+
+    def __init__(self) -> None:
+        self.answers: list[pb.TagResponse] = []
+
+    async def write(self, request: pb.TagRequest) -> None:
+        self.answers.append(pb.TagResponse(id=request.id))
+
+    async def read(self) -> object:
+        return self.answers.pop(0) if self.answers else grpc.aio.EOF
+
+    async def done_writing(self) -> None: ...
+
+    def cancel(self) -> None: ...
+
+
+async def test_a_silent_source_does_not() -> None:
+    """While no answer is due, not even a timeout of nothing runs."""
+    answered = asyncio.Event()
 
     async def source() -> AsyncIterator[str]:
         yield "Name"
-        await asyncio.sleep(0.7)
+        await answered.wait()
         yield "Name"
 
-    async with Client(server.address, timeout_s=0.5) as client:
-        assert len([result async for result in client.stream(source())]) == 2
+    async def open_call() -> tuple[Any, Pack]:
+        def pack(inputs: list[Input]) -> list[Request]:
+            return [Request([Item(given)], pb.TagRequest()) for given in inputs]
+
+        return Echo(), pack
+
+    async def unpack(request: Request, response: pb.TagResponse) -> list[Result]:
+        return [Result(item.input) for item in request.items]
+
+    stream = Stream(
+        Feed(source(), 10),
+        address="h:1",
+        open_call=open_call,
+        unpack=unpack,
+        forget=lambda: None,
+        most_inputs=32,
+        timeout_s=0,
+        retry=Retry(),
+    )
+    batches = stream.batches()
+    assert await anext(batches)
+    second = asyncio.ensure_future(anext(batches))
+    await asyncio.wait([second], timeout=0)
+    answered.set()
+    assert await second
+    assert [batch async for batch in batches] == []
 
 
 @pytest.mark.parametrize(
@@ -271,13 +344,7 @@ async def test_only_bad_inputs(client: Client, server: Server) -> None:
 async def test_a_refused_request_refuses_its_inputs(client: Client) -> None:
     """TagResponse.error stands for each input of that request, and the stream lives on."""
 
-    async def source() -> AsyncIterator[str]:
-        for text in ["Name", "REFUSE", "Name"]:
-            yield text
-            await client.health()
-            await client.health()
-
-    results = [result async for result in client.stream(source(), window=1)]
+    results = [result async for result in client.stream(["Name", "REFUSE", "Name"], window=1)]
     assert [result.error is None for result in results] == [True, False, True]
     assert str(results[1].error) == "the request is malformed"
 
@@ -296,12 +363,15 @@ async def test_a_lone_str_is_not_a_source(client: Client) -> None:
 
 
 @pytest.mark.parametrize("blocking", [True, False])
-async def test_an_error_of_the_source_comes_after_its_inputs(client: Client, blocking: bool) -> None:
-    """What the source raises is raised to the consumer, after the results of all it gave before."""
+@pytest.mark.parametrize("kind", [LookupError, asyncio.CancelledError])
+async def test_an_error_of_the_source_comes_after_its_inputs(
+    client: Client, blocking: bool, kind: type[BaseException]
+) -> None:
+    """What the source raises, even CancelledError, is raised after the results of all it gave before."""
 
     def numbers() -> Iterator[str]:
         yield from ["Name"] * 100
-        raise LookupError("the source is broken")
+        raise kind("the source is broken")
 
     async def numbers_later() -> AsyncIterator[str]:
         for number in numbers():
@@ -310,8 +380,27 @@ async def test_an_error_of_the_source_comes_after_its_inputs(client: Client, blo
     stream = client.stream(numbers() if blocking else numbers_later())
     for _ in range(100):
         await anext(stream)
-    with pytest.raises(LookupError, match="the source is broken"):
+    with pytest.raises(kind, match="the source is broken"):
         await anext(stream)
+
+
+async def test_closing_the_iterator_closes_the_source(client: Client) -> None:
+    """`aclose` runs the `finally` of an async generator that still had inputs to give."""
+    closed = False
+
+    async def endless() -> AsyncIterator[str]:
+        nonlocal closed
+        try:
+            while True:
+                yield "Name"
+        finally:
+            closed = True
+
+    source = endless()
+    stream = client.stream(source, window=10)
+    await anext(stream)
+    await stream.aclose()
+    assert closed
 
 
 async def test_closing_the_iterator_cancels_the_call(client: Client, server: Server) -> None:
@@ -374,9 +463,8 @@ async def test_tags_come_from_the_table_of_the_version_that_answered(client: Cli
             if i == 50:
                 server.tagger.version = "en/000002"
             yield f"Name{i}"
-            await client.health()
 
-    results = [result async for result in client.stream(source(), tags=True)]
+    results = [result async for result in client.stream(source(), tags=True, window=1)]
     assert {result.model_version for result in results} == {"en/000001", "en/000002"}
     assert all(result.tokens and result.tokens[0].tag[:2] == "B-" for result in results)
     assert server.tagger.model_calls == ["", "en/000002"]
