@@ -177,8 +177,14 @@ def model(
 def main() -> None:
     """Runs the command line and exits."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own log lines would stand between ours
+    if sys.stdout is None:
+        _say("standard output is closed; redirect it to a file or /dev/null")
+        sys.exit(SOME_FAILED)
     try:
         code = app(prog_name="nerclient", standalone_mode=False)
+        sys.stdout.flush()
+    except OSError as error:
+        code = _unwritable(error)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except typer.TyperException as error:
@@ -206,12 +212,17 @@ def _run(command: Coroutine[Any, Any, int]) -> int:
     except NerstreamError as error:
         _say(str(error))
         return UNAVAILABLE
-    except OSError as error:  # of standard output; what it still buffers must not fail again at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if isinstance(error, BrokenPipeError):  # its reader has seen enough
-            return OK
-        _say(f"cannot write the output: {error.strerror}")
-        return SOME_FAILED
+    except OSError as error:
+        return _unwritable(error)
+
+
+def _unwritable(error: OSError) -> int:
+    """What a failure of standard output comes to; what it still buffers must not fail again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(error, BrokenPipeError):  # its reader has seen enough
+        return OK
+    _say(f"cannot write the output: {error.strerror}")
+    return SOME_FAILED
 
 
 def _described(described: "Model") -> str:

@@ -4,6 +4,7 @@ import io
 import os
 import re
 import stat
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -95,6 +96,8 @@ def conll(name: str, lines: Iterable[bytes]) -> Iterator[Document]:
 
 
 def _open(path: str) -> BinaryIO:
+    if path == "-" and sys.stdin is None:
+        raise UnreadableError("is closed; give a file or a pipe")
     try:
         # Not sys.stdin: a thread that still waits in it at exit would make the interpreter abort.
         stream = open(0, "rb", closefd=False) if path == "-" else open(path, "rb")  # noqa: SIM115

@@ -1,6 +1,7 @@
 """The batcher: whatever waits when the engine becomes free is its next batch. No timer, no thread, no wire types."""
 
 import asyncio
+import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Hashable, Sequence
@@ -9,9 +10,11 @@ from typing import Generic, TypeVar
 
 from nerserver.errors import DeadlineError, Failure, QueueFullError, log_failure
 from nerserver.policy import POOL, Budget, Item, Line, Shares, compose
+from nerserver.room import Room
 
+logger = logging.getLogger(__name__)
 PATIENCE_S = 2.0  # after which work is due whose deadline is later, so that near deadlines never starve it
-BULK_EVERY = 8  # bulk work leads a batch after so many without any of it
+BULK_EVERY = 8  # bulk work leads a batch after so many that left its first behind
 ModelT = TypeVar("ModelT")
 Words = Sequence[str]
 Run = Callable[[list[Words]], Awaitable[tuple[list[list[int]], ModelT]]]
@@ -47,6 +50,8 @@ class _Sentence(Item, Generic[ModelT]):
     words: Words
     job: _Job[ModelT]
     row: int  # in the job
+    source: Hashable
+    room: Room  # that it waits in
     queued_at: float
 
 
@@ -62,17 +67,14 @@ class Batcher(Generic[ModelT]):
     ) -> None:
         self._run = run
         self._budget = budget
-        self._max_queue_tokens = max_queue_tokens
         self._clock = clock
         self._interactive: Line[_Sentence[ModelT]] = Line()
         self._bulk: Line[_Sentence[ModelT]] = Line()
         self._shares = Shares(budget.tokens)
-        self._queue_tokens = 0
+        self._rooms = {False: Room(max_queue_tokens), True: Room(max_queue_tokens)}  # by whether it is bulk
         self._tokens_per_s = 10_000.0  # of late
-        self._without_bulk = 0  # batches since bulk work was in one, while some waited
+        self._without_bulk = 0  # batches since the first bulk work that waited went
         self._work = asyncio.Event()
-        self._turnstile = asyncio.Lock()
-        self._room = asyncio.Event()
 
     async def tag(
         self,
@@ -84,17 +86,15 @@ class Batcher(Generic[ModelT]):
     ) -> Answer[ModelT]:
         """Tag sentences of at least one word each, wholly with one model.
 
-        `source` is who shares equally with the others, `deadline` in the clock's seconds. With `wait` a full queue is
-        waited for. A sentence that the engine cannot tag has a Failure in its place.
+        `source` is who shares equally with the others, `deadline` in the clock's seconds. A full queue takes no
+        more of a source that has work in it, but waits for room with `wait`; interactive and bulk work have a queue
+        each. A sentence that the engine cannot tag has a Failure in its place.
 
         Raises QueueFullError, and DeadlineError if the deadline passes before the last of the work has begun.
         """
-        if deadline <= self._clock():
-            raise DeadlineError
+        self.check(source, deadline, bulk, wait)
         if wait:
-            await self._wait_for_room()
-        elif self._queue_tokens >= self._max_queue_tokens:
-            raise QueueFullError(min(max(self._queue_tokens / self._tokens_per_s, 0.05), 10.0))
+            await self._rooms[bulk].opened(source)
         turns = [self._shares.turn(source, len(words)) for words in sentences]
         loop = asyncio.get_running_loop()
         job: _Job[ModelT] = _Job(loop.create_future(), [[] for _ in sentences], [None for _ in sentences])
@@ -111,6 +111,8 @@ class Batcher(Generic[ModelT]):
                     words=sentences[row],
                     job=job,
                     row=row,
+                    source=source,
+                    room=self._rooms[bulk],
                     queued_at=now,
                 )
                 for row in rows
@@ -126,22 +128,24 @@ class Batcher(Generic[ModelT]):
             rows = [row for row, model in enumerate(job.models) if model is not None and model is not job.last]
         return Answer(job.tags, job.last, job.queue_s, job.compute_s, job.batch_size)
 
+    def check(self, source: Hashable, deadline: float = math.inf, bulk: bool = False, wait: bool = False) -> None:
+        """Raise what `tag` would raise at once, before work is prepared for it in vain."""
+        if deadline <= self._clock():
+            raise DeadlineError
+        room = self._rooms[bulk]
+        if not wait and not room.open_to(source):
+            raise QueueFullError(min(max(room.tokens / self._tokens_per_s, 0.05), 10.0))
+
     async def serve(self) -> None:
         """Compose and run batches until cancelled."""
         while True:
             await self._work.wait()
             await self._compute(self._next_batch())
 
-    async def _wait_for_room(self) -> None:
-        async with self._turnstile:  # first come, first in
-            while self._queue_tokens >= self._max_queue_tokens:
-                self._room.clear()
-                await self._room.wait()
-
     def _queue(self, items: Sequence[_Sentence[ModelT]], line: Line[_Sentence[ModelT]]) -> None:
         for item in items:
             line.add(item)
-        self._queue_tokens += sum(item.tokens for item in items)
+            item.room.enter(item.source, item.tokens)
         self._work.set()
 
     def _leave(self, items: Sequence[_Sentence[ModelT]], line: Line[_Sentence[ModelT]]) -> None:
@@ -151,9 +155,7 @@ class Batcher(Generic[ModelT]):
     def _take(self, items: Sequence[_Sentence[ModelT]]) -> None:
         for item in items:
             item.waiting = False
-        self._queue_tokens -= sum(item.tokens for item in items)
-        if self._queue_tokens < self._max_queue_tokens:
-            self._room.set()
+            item.room.leave(item.source, item.tokens)
 
     def _next_batch(self) -> list[_Sentence[ModelT]]:
         now = self._clock()
@@ -161,9 +163,10 @@ class Batcher(Generic[ModelT]):
         interactive, bulk = self._interactive.head(pool), self._bulk.head(pool)
         lead, fill = (bulk, interactive) if self._without_bulk >= BULK_EVERY else (interactive, bulk)
         batch, expired = compose(lead, fill, self._budget, now)
-        self._take(batch)
         self._take(expired)
-        self._without_bulk = self._without_bulk + 1 if bulk and all(item.waiting for item in bulk) else 0
+        first_bulk = next((item for item in bulk if item.waiting), None)
+        self._take(batch)
+        self._without_bulk = self._without_bulk + 1 if first_bulk and first_bulk.waiting else 0
         for item in batch:
             item.job.queue_s = max(item.job.queue_s, now - item.queued_at)
         for item in expired:
@@ -190,6 +193,8 @@ class Batcher(Generic[ModelT]):
             outputs = []
             if len(batch) == 1:
                 failure = log_failure(error)
+            else:  # by its type alone: its message may hold a user's text
+                logger.warning("a batch of %s sentences failed with %s; halving it", len(batch), type(error).__name__)
         took = self._clock() - started
         for job in {item.job for item in batch}:
             job.compute_s += took

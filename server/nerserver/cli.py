@@ -40,7 +40,7 @@ def serve(
     max_batch_tokens: Annotated[int, typer.Option(help="Padded tokens of one batch.")] = DEFAULTS.max_batch_tokens,
     max_batch_sentences: Annotated[int, typer.Option(help="Sentences of one batch.")] = DEFAULTS.max_batch_sentences,
     max_queue_tokens: Annotated[
-        int, typer.Option(help="Waiting tokens above which Tag refuses and streams wait.")
+        int, typer.Option(help="Waiting tokens above which who has some is refused or waits.")
     ] = DEFAULTS.max_queue_tokens,
     max_inputs: Annotated[int, typer.Option(help="Inputs of one request.")] = DEFAULTS.max_inputs,
     max_request_bytes: Annotated[int, typer.Option(help="Bytes of one request.")] = DEFAULTS.max_request_bytes,
@@ -63,29 +63,15 @@ def serve(
     checkpoint in the folder is taken as soon as it proves good, while calls run. SIGTERM or Ctrl-C answers what was
     read and stops; a second one stops at once.
     """
+    try:
+        settings = Settings(**locals())
+    except ValueError as error:
+        _fail(str(error), 1)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it counts changes
     try:
-        settings = Settings(
-            model=model,
-            address=address,
-            insecure=insecure,
-            device=device,
-            threads=threads,
-            max_batch_tokens=max_batch_tokens,
-            max_batch_sentences=max_batch_sentences,
-            max_queue_tokens=max_queue_tokens,
-            max_inputs=max_inputs,
-            max_request_bytes=max_request_bytes,
-            max_text_bytes=max_text_bytes,
-            max_sentence_tokens=max_sentence_tokens,
-            stream_window=stream_window,
-            max_streams=max_streams,
-            reload_poll_s=reload_poll_s,
-            drain_s=drain_s,
-        )
         asyncio.run(_serve(settings))
-    except (StartError, ValueError) as error:
+    except StartError as error:
         _fail(str(error), 1)
 
 

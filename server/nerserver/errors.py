@@ -16,7 +16,7 @@ class RequestError(Exception):
     ├── NotBuiltError        asks for an option that this server has not built
     ├── NotFoundError        names a model or version that was never served
     ├── QueueFullError       too much waits already
-    ├── DeadlineError  nobody waits for the answer any more
+    ├── DeadlineError        nobody waits for the answer any more
     └── UnavailableError     no model is loaded, or the server is draining
     """
 
@@ -42,10 +42,10 @@ class QueueFullError(RequestError):
 
 
 class DeadlineError(RequestError):
-    """The caller's deadline passed before its turn came."""
+    """The caller's deadline passed before the last of its work had begun."""
 
     def __init__(self) -> None:
-        super().__init__("the deadline passed before the work began; nothing was computed")
+        super().__init__("the deadline passed before all of the work had begun")
 
 
 class UnavailableError(RequestError):

@@ -38,7 +38,7 @@ class Reloader:
         self._install = install
         self._poll_s = poll_s
         self._serving = 0  # the number of the version
-        self._refused: dict[Path, Stamp] = {}
+        self._failures: dict[Path, tuple[Stamp, type[Exception]]] = {}
 
     async def follow(self) -> None:
         """Check at every change of the folder and every `poll_s` seconds, until cancelled."""
@@ -51,7 +51,8 @@ class Reloader:
     async def check(self) -> list[str]:
         """Serve the newest checkpoint that is good and newer than the one that serves.
 
-        Returns why each bad one on the way is refused; one that was refused before and did not change is passed over.
+        Returns why each bad one on the way is refused, once. One that is bad in itself is passed over until it changes;
+        one that failed otherwise, such as for want of memory, is tried again.
         """
         causes: list[str] = []
         for path in reversed(versions(self._folder)):
@@ -61,16 +62,18 @@ class Reloader:
                 stamp = _stamp(path)
             except OSError:
                 continue  # it is gone again
-            if self._refused.get(path) == stamp:
+            if self._failures.get(path) == (stamp, CheckpointError):
                 continue
             try:
                 model = await self._prepare(path)
             except Exception as error:  # whatever it is, the one that serves goes on
-                self._refused[path] = stamp
-                self.reloads.refused += 1
-                causes.append(cause_of(path, error))
+                failure = (stamp, type(error))
+                if self._failures.get(path) != failure:
+                    self._failures[path] = failure
+                    self.reloads.refused += 1
+                    causes.append(cause_of(path, error))
                 continue
-            self._refused.pop(path, None)
+            self._failures.pop(path, None)
             await self._install(model, path)
             self._serving = int(path.stem)
             self.reloads.loaded += 1
@@ -86,7 +89,7 @@ class Reloader:
                 self._folder, watch_filter=None, recursive=False, rust_timeout=poll_ms, yield_on_timeout=True
             ):
                 yield
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # watchfiles' own error is a RuntimeError
             logger.warning("cannot watch %s (%s); looking every %s s", self._folder, error, self._poll_s)
         while True:
             await asyncio.sleep(self._poll_s)

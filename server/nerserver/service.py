@@ -81,7 +81,7 @@ class Service:
         await self._idle.wait()
 
     async def tag(self, data: bytes, context: Context) -> pb.TagResponse:
-        """Tag."""
+        """Answer one request; what it is refused for ends the call with a code (see tagger.proto)."""
         with self._call():
             try:
                 self._check_ready()
@@ -91,7 +91,7 @@ class Service:
                 await _abort(context, refusal)
 
     async def stream_tag(self, requests: AsyncIterator[bytes], context: Context) -> None:
-        """StreamTag."""
+        """Answer each request of a stream, the refused ones too in their place (see tagger.proto)."""
         with self._call():
             try:
                 self._check_ready()
@@ -108,7 +108,7 @@ class Service:
                 await _abort(context, refusal)
 
     async def get_model(self, data: bytes, context: Context) -> pb.Model:
-        """GetModel."""
+        """Describe a model that serves or has served (see tagger.proto)."""
         try:
             return self._model(wire.decode(pb.GetModelRequest, data))
         except RequestError as refusal:
@@ -159,6 +159,7 @@ class Service:
             raise InvalidError(
                 f"no model of the name in TagRequest.model serves here; send {model.name!r} or leave it empty"
             )
+        self._batcher.check(source, deadline, request.bulk, wait)  # splitting may cost seconds
         began = time.perf_counter()
         parts = await self._split(request)
         tokenize_s = time.perf_counter() - began

@@ -1,12 +1,12 @@
 """What one server process can be told, and nothing else: no part of it reads the environment."""
 
-import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
 from nermodel.checkpoint import DEFAULT
 
+MOST = 2**31 - 1  # an int of gRPC
 Device = Literal["auto", "cpu", "cuda"]
 
 
@@ -21,7 +21,7 @@ class Settings:
     threads: int = 0  # of the engine on the CPU; 0 is one a core, but one core left to the event loop
     max_batch_tokens: int = 4096  # padded: the longest sentence times their number
     max_batch_sentences: int = 128
-    max_queue_tokens: int = 262_144  # above it Tag refuses and streams wait
+    max_queue_tokens: int = 262_144  # of each priority; above it who has some waiting is refused, or on a stream waits
     max_inputs: int = 4096  # of one request
     max_request_bytes: int = 4 << 20
     max_text_bytes: int = 1 << 20  # UTF-8, of one input
@@ -35,5 +35,6 @@ class Settings:
         for field in fields(self):
             value = getattr(self, field.name)
             least = 0 if field.name in ("threads", "drain_s") else 1 if field.type is int else 0.01
-            if field.type in (int, float) and not least <= value < math.inf:
-                raise ValueError(f"{field.name} is {value}, expected {least} or more")
+            most = MOST // 2 if field.name == "max_request_bytes" else MOST  # gRPC is told twice as many
+            if field.type in (int, float) and not least <= value <= most:
+                raise ValueError(f"{field.name} is {value}, expected {least} to {most}")

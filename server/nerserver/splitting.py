@@ -73,8 +73,9 @@ async def split_all(texts: Sequence[str], thread: Executor) -> list[Split]:
     if sum(map(len, texts)) <= INLINE_CHARS:
         return [split(text) for text in texts]
     results = [Split([], []) for _ in texts]
-    for group in _groups(pieces(texts)):
-        for row, part in await asyncio.get_running_loop().run_in_executor(thread, _split_each, texts, group):
+    loop = asyncio.get_running_loop()
+    for group in await loop.run_in_executor(thread, list, _groups(pieces(texts))):
+        for row, part in await loop.run_in_executor(thread, _split_each, texts, group):
             results[row].sentences += part.sentences
             results[row].offsets += part.offsets
     return results

@@ -180,12 +180,13 @@ def _input(message: pb.Input) -> str | list[str]:
 
 def _unpacked(packed: pb.PackedSentences) -> list[str | list[str]]:
     expected = sum(packed.lengths)
-    tokens = packed.tokens.split("\n") if packed.tokens or expected else []
-    if len(tokens) != expected:
+    count = packed.tokens.count("\n") + 1 if packed.tokens or expected else 0  # before millions of them are made
+    if count != expected:
         raise InvalidError(
-            f"packed.lengths sum to {expected}, but packed.tokens holds {len(tokens)} tokens; join every "
+            f"packed.lengths sum to {expected}, but packed.tokens holds {count} tokens; join every "
             "token of every sentence by one line feed and send one length a sentence"
         )
+    tokens = packed.tokens.split("\n") if expected else []
     ends = [0, *accumulate(packed.lengths)]
     return [tokens[start:end] for start, end in pairwise(ends)]
 

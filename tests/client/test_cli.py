@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import pty
+import shlex
 import signal
 from typing import TYPE_CHECKING
 
@@ -261,6 +262,24 @@ async def test_a_full_disk(nerclient: Command) -> None:
     _, err = await process.communicate()
     assert err.decode() == "nerclient: cannot write the output: No space left on device\n"
     assert process.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("redirection", "said", "code"),
+    [
+        (">&-", "standard output is closed; redirect it to a file or /dev/null", 1),
+        ("<&-", "-: is closed; give a file or a pipe", 1),
+        ("--help >/dev/full", "cannot write the output: No space left on device", 1),
+    ],
+)
+async def test_closed_ends(nerclient: Command, redirection: str, said: str, code: int) -> None:
+    """A standard stream that is closed or full is one line and a failure, not a traceback."""
+    line = shlex.join(map(str, nerclient.arguments("tag", "-")))
+    process = await asyncio.create_subprocess_shell(
+        f"{line} {redirection}", **nerclient.options, stderr=asyncio.subprocess.PIPE
+    )
+    _, err = await process.communicate()
+    assert (err.decode(), process.returncode) == (f"nerclient: {said}\n", code)
 
 
 async def test_interrupted(nerclient: Command) -> None:

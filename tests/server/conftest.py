@@ -10,47 +10,27 @@ from typing import Any
 
 import grpc.aio
 import pytest
-import torch
+from tests.conftest import MakeModel
 
 from ner.v1 import tagger_pb2_grpc
-from nermodel.checkpoint import Card, publish, rounded
-from nermodel.network import Network, NetworkConfig
-from nermodel.tags import tag_table
-from nermodel.vocabulary import PAD, Vocabulary
+from nermodel.checkpoint import publish
 from nerserver.server import Server
 from nerserver.settings import Settings
 
+Publish = Callable[[Path, int], Path]
 WORDS = ("Ada", "Babbage", "London", "of", "the", "met", "Acme", "Inc.", "in", "French", ".", ",")
-CPU = torch.device("cpu")
-torch.set_num_threads(1)
-
-
-def publish_tiny(folder: Path, seed: int) -> Path:
-    """Publish a tiny model with random weights, which answers otherwise for another seed."""
-    torch.manual_seed(seed)
-    table = tag_table(("LOC", "MISC", "ORG", "PER"), "BIO")
-    vocabulary = Vocabulary.build([WORDS], 1)
-    config = NetworkConfig(word_dim=8, char_dim=4, char_filters=6, hidden=8)
-    network = Network(config, vocabulary, table)
-    for parameter in network.parameters():
-        torch.nn.init.normal_(parameter, std=0.7)
-    for embedding in (network.word, network.char):
-        torch.nn.init.zeros_(embedding.weight[PAD])
-    network.forbid_illegal()
-    card = Card(table, config, {"dev_f1": 0.5}, {})
-    return publish(folder, rounded(card, vocabulary, network, CPU), [("Ada", "met", "Acme")])
-
-
-@pytest.fixture(name="publish_tiny")
-def publish_tiny_() -> Callable[[Path, int], Path]:
-    """See the function."""
-    return publish_tiny
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def publish_tiny(make_model: MakeModel) -> Publish:
+    """Publish a tiny model with random weights, which answers otherwise for another seed."""
+    return lambda folder, seed: publish(folder, make_model(seed, words=WORDS), [("Ada", "met", "Acme")])
+
+
+@pytest.fixture
+def folder(tmp_path: Path, publish_tiny: Publish) -> Path:
     """A folder that holds the first version of a model named "en"."""
-    publish_tiny(tmp_path / "en", seed=1)
+    publish_tiny(tmp_path / "en", 1)
     return tmp_path / "en"
 
 

@@ -188,10 +188,10 @@ async def test_cancelled_work_leaves_room() -> None:
         waiting = asyncio.create_task(batcher.tag([["b"] * 3], 1))
         await settle()
         with pytest.raises(QueueFullError):
-            await batcher.tag([["c"]], 2)
+            await batcher.tag([["c"]], 1)
         waiting.cancel()
         await settle()
-        accepted = asyncio.create_task(batcher.tag([["c"]], 2))
+        accepted = asyncio.create_task(batcher.tag([["c"]], 1))
         await settle()
         engine.gate.set()
         await asyncio.gather(running_call, accepted)
@@ -224,7 +224,7 @@ async def test_full_queue() -> None:
     order: list[int] = []
 
     async def wait_and_tag(number: int) -> None:
-        assert (await batcher.tag([["x"] * 4], number, wait=True)).tags == [[1] * 4]
+        assert (await batcher.tag([["x"] * 4], "s", wait=True)).tags == [[1] * 4]
         order.append(number)
 
     async with running(batcher):
@@ -232,11 +232,66 @@ async def test_full_queue() -> None:
         calls = [asyncio.create_task(wait_and_tag(number)) for number in range(6)]
         await settle()
         with pytest.raises(QueueFullError) as refused:
-            await batcher.tag([["y"]], "unary")
+            await batcher.tag([["y"]], "s")
         assert 0 < refused.value.retry_s <= 10
         engine.gate.set()
         await asyncio.gather(*calls)
     assert order == list(range(6))
+
+
+async def test_a_full_queue_is_full_for_the_greedy_only() -> None:
+    """Whoever fills the queue, alone or with bulk work, keeps no other source out, be it unary or a stream."""
+    engine = FakeEngine()
+    batcher = batcher_of(engine, tokens=4, queue=4)
+    order: list[str] = []
+
+    async def tag(source: str, bulk: bool, wait: bool) -> None:
+        await batcher.tag([["x"] * 4], source, bulk=bulk, wait=wait)
+        order.append(source)
+
+    async with running(batcher):
+        engine.gate.clear()
+        calls = [asyncio.create_task(tag("greedy", False, True)) for _ in range(4)]
+        calls += [asyncio.create_task(tag("bulk", True, True)) for _ in range(4)]
+        await settle()
+        calls += [asyncio.create_task(tag("unary", False, False)), asyncio.create_task(tag("stream", False, True))]
+        await settle()
+        for source, bulk in (("greedy", False), ("bulk", True)):
+            with pytest.raises(QueueFullError):
+                await batcher.tag([["y"]], source, bulk=bulk)
+        engine.gate.set()
+        await asyncio.gather(*calls)
+    assert max(order.index("unary"), order.index("stream")) < 4
+
+
+async def test_bulk_work_does_not_fill_the_interactive_queue() -> None:
+    """A source whose bulk work waits may still add interactive work."""
+    engine = FakeEngine()
+    batcher = batcher_of(engine, tokens=1, queue=1)
+    async with running(batcher):
+        engine.gate.clear()
+        calls = [asyncio.create_task(batcher.tag([["x"]], "s", bulk=True, wait=True)) for _ in range(3)]
+        await settle()
+        calls.append(asyncio.create_task(batcher.tag([["x"]], "s")))
+        await settle()
+        engine.gate.set()
+        await asyncio.gather(*calls)
+
+
+async def test_check() -> None:
+    """A caller may learn that its work would be refused before it prepares any."""
+    engine, clock = FakeEngine(), Clock()
+    batcher = batcher_of(engine, queue=1, clock=clock)
+    batcher.check("s")
+    waiting = asyncio.create_task(batcher.tag([["x"]], "s"))
+    await settle()
+    with pytest.raises(QueueFullError):
+        batcher.check("s")
+    batcher.check("s", wait=True)
+    clock.now = 5.0
+    with pytest.raises(DeadlineError):
+        batcher.check("other", deadline=5.0, wait=True)
+    waiting.cancel()
 
 
 async def test_cancelled_while_waiting_for_room() -> None:
@@ -245,7 +300,7 @@ async def test_cancelled_while_waiting_for_room() -> None:
     batcher = batcher_of(engine, tokens=1, queue=1)
     async with running(batcher):
         engine.gate.clear()
-        calls = [asyncio.create_task(batcher.tag([["x"]], number, wait=True)) for number in range(5)]
+        calls = [asyncio.create_task(batcher.tag([["x"]], "s", wait=True)) for _ in range(5)]
         await settle()
         calls[2].cancel()
         await settle()
@@ -294,6 +349,50 @@ async def test_bulk_fills_and_is_not_starved() -> None:
         await asyncio.gather(*calls)
     assert engine.batches.index([["bulk"]]) <= BULK_EVERY + 2
     assert engine.batches.index([["bulk"]]) > 2
+
+
+async def test_long_bulk_is_not_starved_by_short_bulk() -> None:
+    """A long bulk sentence leads a batch now and then although short bulk work rides in every one."""
+    engine = FakeEngine()
+    batcher = batcher_of(engine, tokens=4)
+    calls: list[asyncio.Task[object]] = []
+
+    def keep_busy() -> None:
+        if not long.done() and len(engine.batches) < 10 * BULK_EVERY:
+            calls.append(asyncio.create_task(batcher.tag([["i"]], "interactive")))
+            calls.append(asyncio.create_task(batcher.tag([["b"]], "short", bulk=True)))
+
+    engine.after = keep_busy
+    async with running(batcher):
+        engine.gate.clear()
+        calls += [asyncio.create_task(batcher.tag([["i"]], "interactive")) for _ in range(3)]
+        await settle()
+        long = asyncio.create_task(batcher.tag([["long"] * 4], "long", bulk=True))
+        calls += [asyncio.create_task(batcher.tag([["b"]], "short", bulk=True)) for _ in range(3)]
+        await settle()
+        engine.gate.set()
+        await long
+        await asyncio.gather(*calls)
+    assert engine.batches.index([["long"] * 4]) <= BULK_EVERY + 2
+    assert all(["b"] in batch for batch in engine.batches[1:BULK_EVERY])
+
+
+async def test_a_batch_that_works_in_halves_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    """A batch that fails only as a whole is answered, and leaves one warning without its text."""
+
+    async def run(sentences: Sentences) -> tuple[list[list[int]], str]:
+        if len(sentences) > 1:
+            raise MemoryError(f"no memory for {sentences}")
+        return expected(sentences), "en/000001"
+
+    batcher: Batcher[str] = Batcher(run, Budget(100, 10), 100)
+    async with running(batcher):
+        answer = await batcher.tag([["private"], ["words"]], "s")
+    assert answer.tags == [[7], [5]]
+    (record,) = [each for each in caplog.records if each.name == "nerserver.batcher"]
+    assert record.levelname == "WARNING"
+    assert "2 sentences failed with MemoryError" in record.message
+    assert "private" not in caplog.text
 
 
 async def test_earliest_deadline_first() -> None:

@@ -21,7 +21,11 @@ from nerserver.cli import app, main
 from nerserver.settings import Settings
 
 MAIN = "from nerserver.cli import main; main()"
-HUNG = "import threading; from nerserver.engine import Engine; Engine._tag = lambda *_: threading.Event().wait()"
+HUNG = """
+import threading
+from nerserver.engine import Engine
+Engine._tag = lambda *_: print("hung", flush=True) or threading.Event().wait()
+"""
 REQUEST = pb.TagRequest(inputs=[pb.Input(text="Ada")])
 
 
@@ -40,6 +44,14 @@ def started(folder: Path, *options: str, before: str = "") -> Iterator[tuple[sub
                 yield process, tagger_pb2_grpc.TaggerStub(channel)  # type: ignore[no-untyped-call]
         finally:
             process.kill()
+
+
+def hang(process: subprocess.Popen[str], stub: Any) -> Any:
+    """A call that has arrived in the engine, which is HUNG; it lasts as long as the caller holds it."""
+    call = stub.Tag.future(REQUEST)
+    assert process.stdout is not None
+    assert "hung\n" in process.stdout
+    return call
 
 
 def read_until(process: subprocess.Popen[str], word: str) -> str:
@@ -75,9 +87,7 @@ def test_sigterm(folder: Path) -> None:
 def test_second_signal(folder: Path, number: signal.Signals) -> None:
     """While a call keeps the server from stopping, a second signal stops it at once."""
     with started(folder, "--drain-s", "600", before=HUNG) as (process, stub):
-        call = stub.Tag.future(REQUEST)
-        with pytest.raises(grpc.FutureTimeoutError):
-            call.result(timeout=0.5)
+        _call = hang(process, stub)
         process.send_signal(number)
         read_until(process, "stopping")
         process.send_signal(number)
@@ -87,9 +97,7 @@ def test_second_signal(folder: Path, number: signal.Signals) -> None:
 def test_hung_engine(folder: Path) -> None:
     """An engine that hangs for ever does not keep the process from ending, which then is no success."""
     with started(folder, "--drain-s", "0.1", before=HUNG) as (process, stub):
-        call = stub.Tag.future(REQUEST)
-        with pytest.raises(grpc.FutureTimeoutError):
-            call.result(timeout=0.5)
+        _call = hang(process, stub)
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 1
 
@@ -101,7 +109,7 @@ def test_hung_engine(folder: Path) -> None:
         (["--address", "foo"], "the address 'foo' is not HOST:PORT, such as 127.0.0.1:50051"),
         (["--address", "0.0.0.0:0"], "add --insecure"),
         (["--address", "nobody.invalid:1"], "the host 'nobody.invalid' of the address is not known"),
-        (["--max-inputs", "0"], "max_inputs is 0, expected 1 or more"),
+        (["--max-inputs", "0"], "max_inputs is 0, expected 1 to 2147483647"),
         (["--device", "cuda"], "use --device cpu or auto"),
         (["--threads", "many"], "Invalid value for '--threads'"),
         (["--nonsense"], "No such option: --nonsense"),
@@ -125,6 +133,18 @@ def test_one_line(
     assert err.startswith("nerserver: ")
     assert said in err
     assert err.count("\n") == 1
+
+
+def test_bug(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug keeps its traceback, also where it raises what settings are refused with."""
+
+    async def buggy(_: object) -> None:
+        raise ValueError("bug")
+
+    monkeypatch.setattr("nerserver.server.Server.startup", buggy)
+    monkeypatch.setattr("sys.argv", ["nerserver", "--model", str(folder), "--address", "127.0.0.1:0"])
+    with pytest.raises(ValueError, match="bug"):
+        main()
 
 
 def test_port_in_use(folder: Path) -> None:

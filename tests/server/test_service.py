@@ -292,6 +292,21 @@ async def test_queue_full(serve: Any) -> None:
     assert 0 < info.retry_delay.ToTimedelta().total_seconds() <= 10
 
 
+async def test_queue_full_before_splitting(serve: Any, until: Any) -> None:
+    """A call that a full queue refuses costs no tokenising."""
+    async with serve(max_queue_tokens=1) as running:
+        service, room = running.server._service, running.server._batcher._rooms[False]
+        with running.engine_held():
+            calls = [asyncio.ensure_future(running.stub.Tag(tokens(["Ada"])))]
+            await until(lambda: service._calls and not room.tokens)
+            calls.append(asyncio.ensure_future(running.stub.Tag(tokens(["Ada"]))))
+            await until(lambda: room.tokens)
+            service._split = None
+            error = await refusal(running.stub.Tag(texts("Ada")))
+        await asyncio.gather(*calls)
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
 async def test_deadline(serve: Any, until: Any) -> None:
     """A call and a stream whose deadline passes end with DEADLINE_EXCEEDED, and what they left is not computed."""
     computed: list[str] = []
@@ -305,7 +320,7 @@ async def test_deadline(serve: Any, until: Any) -> None:
         running.server.engine._tag = noted
         with running.engine_held():
             first = asyncio.ensure_future(running.stub.Tag(tokens(["first"])))
-            await until(lambda: running.server._service._calls and not running.server._batcher._queue_tokens)
+            await until(lambda: running.server._service._calls and not running.server._batcher._rooms[False].tokens)
             error = await refusal(running.stub.Tag(tokens(["late"]), timeout=0.2))
             stream = running.stub.StreamTag(iter([tokens(["late"])]), timeout=0.2)
             stream_error = await refusal(stream.read())
@@ -328,7 +343,7 @@ async def test_cancelled_stream(serve: Any, until: Any) -> None:
             await stream.read()
             stream.cancel()
             await running.server._service.drained()
-            await until(lambda: running.server._batcher._queue_tokens == 0)
+            await until(lambda: running.server._batcher._rooms[False].tokens == 0)
         assert len((await running.stub.Tag(tokens(["Ada"]))).outcomes) == 1
 
 

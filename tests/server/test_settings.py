@@ -10,11 +10,13 @@ from nerserver.settings import Settings
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"max_inputs": 0}, "max_inputs is 0, expected 1 or more"),
-        ({"threads": -1}, "threads is -1, expected 0 or more"),
+        ({"max_inputs": 0}, "max_inputs is 0, expected 1 to 2147483647"),
+        ({"threads": -1}, "threads is -1, expected 0 to 2147483647"),
         ({"reload_poll_s": 0.0}, "reload_poll_s is 0.0"),
         ({"drain_s": float("nan")}, "drain_s is nan"),
         ({"drain_s": float("inf")}, "drain_s is inf"),
+        ({"max_streams": 2**31}, "max_streams is 2147483648, expected 1 to 2147483647"),
+        ({"max_request_bytes": 2**30}, "max_request_bytes is 1073741824, expected 1 to 1073741823"),
     ],
 )
 def test_numbers_out_of_range(values: dict[str, Any], message: str) -> None:

@@ -1,6 +1,7 @@
 """Splitting in pieces and in a thread equals splitting at once; offsets equal brute force in every unit."""
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nerserver import splitting
-from nerserver.splitting import Split, Unit, converted, pieces, split, split_all
+from nerserver.splitting import Piece, Split, Unit, converted, pieces, split, split_all
 
 bits = ["a", "B", ". ", " ", "\n", "\n\n", "\r\n", "\t", "é", "😀", "\u200b", "(", '"', "Dr. "]
 texts = st.lists(st.sampled_from(bits), max_size=20).map("".join)
@@ -49,6 +50,20 @@ async def test_long_texts_go_to_the_thread(thread: ThreadPoolExecutor) -> None:
     """Many paragraphs, many texts and one endless line all give what splitting them at once gives."""
     batch = ["Ada met Babbage in London.\n\nShe left. " * 600, "", "word " * 3000, *["Short one."] * 500]
     assert await split_all(batch, thread) == [split(text) for text in batch]
+
+
+async def test_cutting_goes_to_the_thread(thread: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long text is not even looked through in the event loop."""
+    where: list[int] = []
+
+    def noted(texts: Sequence[str]) -> Iterator[Piece]:
+        where.append(threading.get_ident())
+        yield from pieces(texts)
+
+    monkeypatch.setattr(splitting, "pieces", noted)
+    await split_all(["word " * 3000], thread)
+    assert where
+    assert threading.get_ident() not in where
 
 
 def brute_force(text: str, offset: int, unit: Unit) -> int:

@@ -1,7 +1,8 @@
 """What requests are refused for, and what responses say."""
 
+import tracemalloc
+
 import pytest
-from google.protobuf.unknown_fields import UnknownFieldSet
 
 from ner.v1 import tagger_pb2 as pb
 from nerserver.errors import Failure, InvalidError, NotBuiltError, QueueFullError
@@ -79,9 +80,16 @@ def test_not_built(options: pb.TagOptions, said: str) -> None:
         parse(with_options(options))
 
 
-def test_unknown_field_survives_parsing() -> None:
-    """The refusal of unknown options rests on protobuf keeping them."""
-    assert len(UnknownFieldSet(pb.TagOptions.FromString(b"\xa0\x06\x01"))) == 1
+def test_miscounted_tokens_are_not_split() -> None:
+    """A packed request whose lengths do not fit is refused before any of its many tokens is made."""
+    message = packed("\n" * 1_000_000, [1])
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidError, match="holds 1000001 tokens"):
+            read(message, 1, SETTINGS)
+        assert tracemalloc.get_traced_memory()[1] < 4_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_inputs() -> None:
