@@ -95,8 +95,8 @@ async def _serve(settings: Settings) -> None:
     await server.startup()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, _on_signal, server, number)
-    typer.echo("\n".join(_greeting(server)))
     try:
+        _greet(server)
         await server.main()
     finally:
         await server.shutdown()
@@ -112,6 +112,15 @@ def _on_signal(server: Server, number: int) -> None:
     timer = threading.Timer(server.settings.drain_s + OVERTIME_S, os._exit, (1,))
     timer.daemon = True
     timer.start()
+
+
+def _greet(server: Server) -> None:
+    """Print where the server is and what it serves; one whose output nobody takes serves all the same."""
+    try:
+        typer.echo("\n".join(_greeting(server)))
+    except OSError as error:
+        logger.warning("listening on %s; standard output cannot be written: %s", server.address, error.strerror)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered must not fail again at exit
 
 
 def _greeting(server: Server) -> list[str]:

@@ -1,6 +1,7 @@
 """The outermost layer of every rpc: what nobody caught becomes INTERNAL with an error id, never its own words."""
 
 import inspect
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ from google.protobuf.message import DecodeError
 
 from nerserver.errors import log_failure
 
+logger = logging.getLogger(__name__)
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -48,6 +50,8 @@ def _guarded(
                 await context.write(response)
         except grpc.aio.AbortError:
             raise
+        except grpc.aio.InternalError as error:  # writing to a caller who has left; gRPC ends the call
+            logger.debug("a caller left before its answer: %s", type(error).__name__)
         except DecodeError:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the bytes are not a message of the request's type")
         except Exception as error:

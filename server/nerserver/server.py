@@ -1,6 +1,7 @@
 """The server: built from its settings in one place, then startup, main and shutdown."""
 
 import asyncio
+import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -67,7 +68,7 @@ class Server:
         """Load the model and listen; StartError where that fails. An empty folder is waited for."""
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
-        folder = self.settings.model.is_dir()
+        folder = _is_folder(self.settings.model)
         await (self._load_newest() if folder else self._load_file(self.settings.model))
         try:
             port = self._grpc.add_insecure_port(self.settings.address)
@@ -153,6 +154,10 @@ def _prepared(path: Path, device: torch.device) -> Model:
     model = load(path, device)
     warm_up(model)
     return model
+
+
+def _is_folder(path: Path) -> bool:
+    return os.path.isdir(path)  # Path.is_dir raises where a name is too long or a folder above may not be read
 
 
 def _options(settings: Settings) -> list[tuple[str, int]]:

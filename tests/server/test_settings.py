@@ -11,7 +11,7 @@ from nerserver.settings import Settings
     ("values", "message"),
     [
         ({"max_inputs": 0}, "max_inputs is 0, expected 1 to 2147483647"),
-        ({"threads": -1}, "threads is -1, expected 0 to 2147483647"),
+        ({"threads": -1}, "threads is -1, expected 0 to 1024"),
         ({"reload_poll_s": 0.0}, "reload_poll_s is 0.0"),
         ({"drain_s": float("nan")}, "drain_s is nan"),
         ({"drain_s": float("inf")}, "drain_s is inf"),
