@@ -9,7 +9,7 @@ import grpc.aio
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
-from nerserver.guard import Guard
+from nerserver.guard import Guard, _guarded
 
 
 class Handlers:
@@ -113,3 +113,13 @@ async def test_unknown_method(channel: grpc.aio.Channel) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call(channel, "unary_unary", b"", method="nobody")
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_a_caller_who_has_left_is_no_bug(caplog: pytest.LogCaptureFixture) -> None:
+    """What gRPC raises where an answer can no longer be written is not logged as an error of ours."""
+
+    async def behaviour(data: bytes, context: object) -> None:
+        raise grpc.aio.InternalError("Failed grpc_call_start_batch: 10 with grpc_call_error value: 'UNKNOWN'")
+
+    await _guarded(behaviour, bytes, request_streaming=False)(b"", None)  # type: ignore[arg-type]
+    assert not [record for record in caplog.records if record.levelno > logging.DEBUG]
