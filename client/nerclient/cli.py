@@ -62,7 +62,9 @@ def tag(
         bool, typer.Option("--tokens", help="Every line is a sentence of space-separated words.")
     ] = False,
     conll: Annotated[bool, typer.Option("--conll", help="Read CoNLL columns, the word first.")] = False,
-    scores: Annotated[bool, typer.Option("--scores", help="Add each name's probability.")] = False,
+    scores: Annotated[
+        bool, typer.Option("--scores", help="Add each name's probability; a server without them says so.")
+    ] = False,
 ) -> int:
     """Finds the names in every line of the FILEs.
 

@@ -101,7 +101,7 @@ def test_labels_are_renamed_and_dropped(tmp_path: Path) -> None:
     [
         (b"", "holds no sentence"),
         (b"Mary\nleft\n", ":1: has 1 column"),
-        (b"Mary B-PER\nleft\n", ":2: has 1 columns where the lines before have 2"),
+        (b"Mary B-PER\nleft\n", ":2: has 1 of the 2 columns"),
         (b"Mary B-PER\nleft B\n", ":2: unknown tag 'B'"),
         (b"Mary X\nleft Y\n", "no column holds tags"),
         (b"Mary B-PER\nl\xff\n", ":2: not UTF-8"),

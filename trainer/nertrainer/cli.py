@@ -16,7 +16,7 @@ import torch
 import typer
 from rich.console import Console
 
-from nermodel.checkpoint import Card, Model, load, publish, rounded
+from nermodel.checkpoint import Card, CheckpointError, Model, load, publish, rounded
 from nermodel.network import NetworkConfig
 from nermodel.tags import Scheme, check_table, tag_table
 from nermodel.vocabulary import Vocabulary
@@ -165,7 +165,9 @@ def main() -> None:
         code = app(standalone_mode=False)
     except typer.TyperException as error:
         _fail(f"{error.format_message().rstrip('.')}; see `nertrainer --help`", 2)
-    except (ValueError, FloatingPointError) as error:  # CorpusError and CheckpointError among them
+    except CheckpointError as error:
+        _fail(f"{error}; give another checkpoint, or publish this one anew", 1)
+    except (ValueError, FloatingPointError) as error:  # CorpusError among them
         _fail(str(error), 1)
     except OSError as error:
         _fail(f"{error.filename or 'output'}: {error.strerror or error}; check the path and its permissions", 1)

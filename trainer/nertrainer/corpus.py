@@ -91,7 +91,7 @@ def _rows(path: Path, lines: Sequence[str]) -> list[list[_Row]]:
             )
         if len(columns) != width:
             raise CorpusError(
-                f"{path}:{number}: has {len(columns)} columns where the lines before have {width}; mend the line"
+                f"{path}:{number}: has {len(columns)} of the {width} columns that the file began with; make them equal"
             )
         sentences[-1].append((number, columns))
     return [sentence for sentence in sentences if sentence]
