@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 # Where PyTorch comes from: its CPU wheels, or with TORCH_INDEX= whatever PyPI has (on Linux a CUDA build of several GB).
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 MODEL ?= models/en
+ADDRESS ?= 127.0.0.1:50051
 EMBEDDED := model/nermodel/en/000001.safetensors
 
 .DEFAULT_GOAL := help
@@ -33,9 +34,9 @@ train: $(VENV)/installed ## Train on examples/corpus and publish into MODEL (mod
 	$(BIN)/nertrainer train --train examples/corpus/train.conll --dev examples/corpus/dev.conll \
 	  --vectors $(EMBEDDED) --output $(MODEL)
 
-serve: $(VENV)/installed ## Serve the newest checkpoint of MODEL, at first the embedded one
+serve: $(VENV)/installed ## Serve the newest checkpoint of MODEL on ADDRESS, at first the embedded one
 	@mkdir -p $(MODEL) && { ls $(MODEL)/*.safetensors >/dev/null 2>&1 || cp $(EMBEDDED) $(MODEL)/; }
-	$(BIN)/nerserver --model $(MODEL)
+	$(BIN)/nerserver --model $(MODEL) --address $(ADDRESS)
 
 bench: $(VENV)/installed ## Measure the server over gRPC on this machine
 	$(BIN)/python tests/bench/throughput.py

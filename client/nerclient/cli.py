@@ -89,7 +89,9 @@ def tag(
 
     A line that cannot be read or tagged is named on standard error as FILE:LINE with the reason, its place in the
     output is kept (jsonl: {"text": ..., "error": ...}, text and conll: an empty line), and the exit code is 1. Exit
-    codes: 0 all done, 1 some inputs failed, 2 wrong usage, 3 the server is away or failed, 130 interrupted.
+    codes: 0 all done, 1 some inputs failed, 2 wrong usage, 3 the server is away, not ready, or failed, 130 interrupted.
+
+    In conll, tags are in the model's scheme (BIOES for the embedded one), and comments are not copied.
     """
     if tokens and conll:
         raise typer.BadParameter("--tokens and --conll exclude each other: give the one that fits the files")

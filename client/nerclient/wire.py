@@ -92,7 +92,7 @@ def model(message: pb.Model) -> Model:
         version=message.version,
         labels=tuple(message.labels),
         tags=tuple(message.tags),
-        metrics=dict(message.metrics),
+        metrics=dict(sorted(message.metrics.items())),
         limits=Limits(**{field.name: getattr(message.limits, field.name) for field in pb.Limits.DESCRIPTOR.fields}),
         create_time=message.create_time.ToDatetime(UTC) if message.HasField("create_time") else None,
         sha256=message.sha256,

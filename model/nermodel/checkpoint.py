@@ -161,7 +161,7 @@ def versions(folder: Path) -> list[Path]:
 def load(path: Path, device: torch.device) -> Model:
     """Read and verify a checkpoint; CheckpointError says what is wrong with it, OSError why it cannot be read."""
     if not stat.S_ISREG(path.stat().st_mode):
-        raise CheckpointError(f"{path}: not a regular file")
+        raise CheckpointError(f"{path}: a folder or a device, not a checkpoint file")
     # The file is read whole, not mapped: one that is overwritten in place must not reach into a running server.
     data = path.read_bytes()
     try:

@@ -40,7 +40,10 @@ def serve(
     max_batch_tokens: Annotated[int, typer.Option(help="Padded tokens of one batch.")] = DEFAULTS.max_batch_tokens,
     max_batch_sentences: Annotated[int, typer.Option(help="Sentences of one batch.")] = DEFAULTS.max_batch_sentences,
     max_queue_tokens: Annotated[
-        int, typer.Option(help="Waiting tokens above which who has some is refused or waits.")
+        int,
+        typer.Option(
+            help="Queue limit in tokens; beyond it a caller who has work waiting is refused, or waits on a stream."
+        ),
     ] = DEFAULTS.max_queue_tokens,
     max_inputs: Annotated[int, typer.Option(help="Inputs of one request.")] = DEFAULTS.max_inputs,
     max_request_bytes: Annotated[int, typer.Option(help="Bytes of one request.")] = DEFAULTS.max_request_bytes,
@@ -51,7 +54,7 @@ def serve(
     ] = DEFAULTS.stream_window,
     max_streams: Annotated[int, typer.Option(help="Calls in flight on one connection.")] = DEFAULTS.max_streams,
     reload_poll_s: Annotated[
-        float, typer.Option(help="Seconds between looks for a new checkpoint, beside being told.")
+        float, typer.Option(help="Seconds between polls of the folder, besides file-system notices.")
     ] = DEFAULTS.reload_poll_s,
     drain_s: Annotated[
         float, typer.Option(help="Seconds to answer what was read when told to stop.")

@@ -35,6 +35,11 @@ LabelMap = Annotated[
 ]
 
 
+@app.callback()
+def nertrainer() -> None:
+    """Train BiLSTM-CRF taggers on annotated text, and score them."""
+
+
 @app.command("train")
 def train_command(
     train_files: Annotated[
@@ -69,12 +74,14 @@ def train_command(
     layers: Annotated[int, typer.Option(min=1, max=8, help="LSTM layers.")] = NetworkConfig.layers,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Same seed, same machine: same model.")] = Recipe.seed,
 ) -> None:
-    """Train a tagger and publish it: OUTPUT/000001.safetensors, or the next number.
+    """Train a tagger and publish it.
 
-    Files are CoNLL columns of any scheme (IO, IOB1, BIO, BIOES, BILOU); the scheme is found out. A server that watches
-    OUTPUT takes the new version by itself. The epoch with the best F1 on the dev files is the one published.
+    Files are CoNLL columns of any scheme (IO, IOB1, BIO, BIOES, BILOU); the scheme is found out. The epoch with the
+    best F1 on the dev files is published as OUTPUT/000001.safetensors, or the next number, which a server that watches
+    OUTPUT takes by itself.
 
-    nertrainer train --train train.conll --dev dev.conll --output models/en --vectors glove.6B.100d.txt
+    \b
+        nertrainer train --train train.conll --dev dev.conll --output models/en
     """
     where = _device(device)
     if not (0 < lr < math.inf and 0 <= word_lr < math.inf):
@@ -130,6 +137,8 @@ def train_command(
     print(path)  # noqa: T201
     figure = 100 * card.metrics["dev_f1"]
     _say(f"published {path}: dev F1 {figure:.2f} at epoch {epoch}, after {seconds / 60:.1f} minutes")
+    if figure == 0:
+        _say("warning: it finds nothing right on the dev files; train longer, or on more text, before it serves")
     _say(f"next: nerserver --model {output}   (a server that watches the folder takes the file by itself)")
 
 
@@ -141,9 +150,10 @@ def evaluate_command(
     labels: LabelMap = "",
     device: Annotated[Device, typer.Option(help="Where to tag.")] = "auto",
 ) -> None:
-    """Score a checkpoint on annotated files: entity-level precision, recall and F1, seqeval strict, over BIO.
+    """Score a checkpoint on annotated files.
 
-    Only labels that a file annotates are scored there; predictions of others are counted as ignored.
+    Prints entity-level precision, recall and F1 by seqeval in strict mode, over BIO, of each type and overall. Only
+    labels that a file annotates are scored there; predictions of others are counted as ignored.
     """
     model = load(checkpoint, _device(device))
     corpora = [_read(path, _label_map(labels)) for path in files]
@@ -162,9 +172,11 @@ def evaluate_command(
 def main() -> None:
     """Run the command; an error is one line on stderr."""
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="nertrainer", standalone_mode=False)
     except typer.TyperException as error:
-        _fail(f"{error.format_message().rstrip('.')}; see `nertrainer --help`", 2)
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context else "nertrainer"
+        _fail(f"{error.format_message().rstrip('.')}; see `{path} --help`", 2)
     except CheckpointError as error:
         _fail(f"{error}; give another checkpoint, or publish this one anew", 1)
     except (ValueError, FloatingPointError) as error:  # CorpusError among them

@@ -1,0 +1,16 @@
+"""The command `nertrainer`, which the base install has without what it needs."""
+
+import sys
+
+
+def main() -> None:
+    """Run the command, or say what to install."""
+    try:
+        from nertrainer.cli import main as run  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        sys.exit(f"nertrainer: {error.name} is not installed; run pip install 'nerstream[train]'")
+    run()
+
+
+if __name__ == "__main__":
+    main()
