@@ -2,7 +2,7 @@
 
 import os
 
-# OpenMP's threads must sleep while they wait: spinning on shared cores they made two threads 100 times slower than one.
+# OpenMP's threads must sleep while they wait: spinning on shared cores they made two threads slower than one.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported
 
 import asyncio
