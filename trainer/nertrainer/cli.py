@@ -21,7 +21,7 @@ from nermodel.network import NetworkConfig
 from nermodel.tags import Scheme, check_table, tag_table
 from nermodel.vocabulary import Vocabulary
 from nertrainer.corpus import Corpus, CorpusError, Sentence, read_columns
-from nertrainer.evaluation import SCHEME, evaluate
+from nertrainer.evaluation import SCHEME, Evaluation, evaluate
 from nertrainer.loop import EpochEnd, Recipe, Step, new_network, train
 from nertrainer.report import scores_table, screen, training_bar
 from nertrainer.vectors import Vectors, read_vectors
@@ -128,12 +128,12 @@ def train_command(
     }
     started = time.monotonic()
     events = train(network, vocabulary, table, sentences, recipe, where)
-    best, epoch = _fit(events, Card(table, config, {}, provenance), vocabulary, where, dev, recipe)
+    best, epoch, results = _fit(events, Card(table, config, {}, provenance), vocabulary, where, dev, recipe)
     seconds = time.monotonic() - started
     card = replace(best.card, provenance={**provenance, "epoch": epoch, "seconds": round(seconds)})
     path = publish(output, replace(best, card=card), _known(dev[0].sentences))
-    for corpus in dev:
-        screen.print(scores_table(evaluate(best, corpus.sentences), str(corpus.path)))
+    for corpus, result in zip(dev, results, strict=True):
+        screen.print(scores_table(result, str(corpus.path)))
     print(path)  # noqa: T201
     figure = 100 * card.metrics["dev_f1"]
     _say(f"published {path}: dev F1 {figure:.2f} at epoch {epoch}, after {seconds / 60:.1f} minutes")
@@ -202,10 +202,11 @@ def _fit(
     device: torch.device,
     dev: Sequence[Corpus],
     recipe: Recipe,
-) -> tuple[Model, int]:
-    """The model of the epoch with the best dev F1, as it will be published, and that epoch; shows the way there."""
+) -> tuple[Model, int, list[Evaluation]]:
+    """The model of the epoch with the best dev F1, as it will be published, that epoch, and its figures on each."""
     best: Model | None = None
     best_epoch = 0
+    best_results: list[Evaluation] = []
     with training_bar() as bar:
         task = bar.add_task("", total=None, loss="", f1="")
         for event in events:
@@ -219,17 +220,21 @@ def _fit(
                 )
                 continue
             model = rounded(card, vocabulary, event.network, device)
-            figures = {corpus.path: evaluate(model, corpus.sentences).overall.f1 for corpus in dev}
-            f1 = sum(figures.values()) / len(figures)
-            each = {f"dev_f1/{path.parent.name}/{path.stem}": figure for path, figure in figures.items()}
+            results = [evaluate(model, corpus.sentences) for corpus in dev]
+            f1 = sum(result.overall.f1 for result in results) / len(results)
             if best is None or f1 > best.card.metrics["dev_f1"]:
-                best, best_epoch = replace(model, card=replace(card, metrics={"dev_f1": f1, **each})), event.epoch
+                each = {
+                    f"dev_f1/{corpus.path.parent.name}/{corpus.path.stem}": result.overall.f1
+                    for corpus, result in zip(dev, results, strict=True)
+                }
+                best = replace(model, card=replace(card, metrics={"dev_f1": f1, **each}))
+                best_epoch, best_results = event.epoch, results
             bar.update(task, f1=f"{100 * best.card.metrics['dev_f1']:.2f}")
             _say(f"epoch {event.epoch}: loss {event.loss:.3f}, dev F1 {100 * f1:.2f}")
             if event.epoch - best_epoch >= recipe.patience:
                 break
     assert best is not None
-    return best, best_epoch
+    return best, best_epoch, best_results
 
 
 def _known(sentences: Sequence[Sentence]) -> list[tuple[str, ...]]:
