@@ -1,0 +1,1 @@
+"""The commands of `nertrainer`, one a file."""
