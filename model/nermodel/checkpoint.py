@@ -8,15 +8,14 @@ with. Nothing here can run code from a file: no pickle.
 
 import hashlib
 import json
-import os
 import re
 import stat
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
-from uuid import uuid4
 
 import numpy as np
 import safetensors
@@ -24,16 +23,20 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from nermodel.crf import Potentials, path_spans, span_probabilities, viterbi
+from nermodel.files import new_file, replace_file
 from nermodel.network import Batch, Network, NetworkConfig
-from nermodel.tags import check_table, labels_of
+from nermodel.tags import Span, check_table, labels_of
 from nermodel.vocabulary import PAD, Vocabulary
 
-FORMAT = 1
+FORMAT = 2
 MAX_SIZE = 4096  # of any one dimension of a network
+MAX_WORDS = 1 << 28  # bytes of a vocabulary's text
 DEFAULT = Path(__file__).parent / "en" / "000001.safetensors"
 _NUMBERED = re.compile(r"\d{6,}\.safetensors")
 _SCALE = "word.scale"  # of each row of the int8 word table
-_WORDS = "vocabulary.words"  # UTF-8, each word ended by a line feed
+_WORDS = "vocabulary.words"  # UTF-8, each word ended by a line feed, deflated
+_SHARED = "vocabulary.shared"  # rows of the last words, which have none of their own
 _CHARS = "vocabulary.chars"  # UTF-8
 _CARD = "nerstream"  # the key of the header's metadata
 
@@ -76,8 +79,10 @@ class Card:
             datetime.fromisoformat(card.created)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"the description is malformed: {error!r}") from error
-        if not all(isinstance(size, int) and 0 < size <= MAX_SIZE for size in asdict(card.network).values()):
-            raise ValueError(f"a size of the network is not a whole number from 1 to {MAX_SIZE}")
+        for name, size in asdict(card.network).items():
+            least = 0 if name == "char_filters" else 1
+            if not (isinstance(size, int) and least <= size <= MAX_SIZE):
+                raise ValueError(f"the network's {name} is {size!r}, expected one from {least} to {MAX_SIZE}")
         check_table(card.tags)
         return card
 
@@ -113,6 +118,29 @@ class Model:
         paths = iter(self.network.decode(Batch.of(full, self.vocabulary, self.device)).tolist())
         return [next(paths)[: len(sentence)] if sentence else [] for sentence in sentences]
 
+    @torch.inference_mode()
+    def entities(self, sentences: Sequence[Sequence[str]]) -> list[list[tuple[Span, float]]]:
+        """The entities that `tag` finds, in order, each with its exact P(this span with this label | sentence)."""
+        found: list[list[tuple[Span, float]]] = [[] for _ in sentences]
+        full = [index for index, sentence in enumerate(sentences) if sentence]
+        if not full:
+            return found
+        potentials = self.potentials([sentences[index] for index in full])
+        path = viterbi(*potentials)
+        rows, starts, ends = path_spans(path, potentials.lengths, potentials.start)
+        scores = span_probabilities(potentials, path, rows, starts, ends).tolist()
+        spans = torch.stack([rows, starts, ends, path[rows, starts]], dim=1).tolist()
+        for (row, start, end, tag), score in zip(spans, scores, strict=True):
+            found[full[row]].append((Span(start, end, self.tags[tag][2:]), score))
+        return found
+
+    @torch.inference_mode()
+    def potentials(self, sentences: Sequence[Sequence[str]]) -> Potentials:
+        """What the functions of `nermodel.crf` read, of sentences with at least one word each, as one batch."""
+        batch = Batch.of(sentences, self.vocabulary, self.device)
+        steps = (scores.masked_fill(~mask, -torch.inf) for scores, mask in self.network._transitions())
+        return Potentials(self.network(batch), batch.lengths_on_device, *steps)
+
 
 def rounded(card: Card, vocabulary: Vocabulary, network: Network, device: torch.device) -> Model:
     """The model that publishing this network would give back: its weights rounded as a checkpoint keeps them."""
@@ -124,8 +152,20 @@ def publish(folder: Path, model: Model, known: Sequence[Sequence[str]]) -> Path:
 
     The folder is made if need be. `known` are sentences whose tags become the card's known answers. Returns the path.
     """
-    check_table(model.tags)
+    data = _serialized(model, known)
     folder.mkdir(parents=True, exist_ok=True)
+    path = next_version(folder)
+    new_file(path, data)
+    return path
+
+
+def write(path: Path, model: Model, known: Sequence[Sequence[str]]) -> None:
+    """Write a model as `publish` does, but to `path`, in place of what is there."""
+    replace_file(path, _serialized(model, known))
+
+
+def _serialized(model: Model, known: Sequence[Sequence[str]]) -> bytes:
+    check_table(model.tags)
     answers = [
         (tuple(words), tuple(model.tags[tag] for tag in tags))
         for words, tags in zip(known, model.tag(known), strict=True)
@@ -133,22 +173,24 @@ def publish(folder: Path, model: Model, known: Sequence[Sequence[str]]) -> Path:
     card = replace(model.card, known_answers=answers, created=datetime.now(UTC).isoformat(timespec="seconds"))
     tensors = _pack(model.network, model.vocabulary)
     description = json.dumps(card.to_json(), ensure_ascii=False)
-    data = safetensors.torch.save(tensors, {_CARD: description, "sha256": _sha256(tensors, description)})
-    partial = folder / f".{uuid4().hex}.partial"
-    try:
-        with partial.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        path = _link_as_next(partial, folder)
-    finally:
-        partial.unlink(missing_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-    return path
+    return safetensors.torch.save(tensors, {_CARD: description, "sha256": _sha256(tensors, description)})
+
+
+def next_version(folder: Path) -> Path:
+    """Where the next version of a folder goes: a path that nobody else is given, and that is never given again.
+
+    An empty file `.000007.taken` keeps the number when the version is gone: a server that served it takes no other
+    under its number, and a client could not tell the two apart.
+    """
+    number = max((int(path.stem) for path in versions(folder)), default=0)
+    while True:
+        number += 1
+        try:
+            (folder / f".{number:06}.taken").touch(exist_ok=False)
+        except FileExistsError:
+            continue
+        if not any(folder.glob(f"{number:06}.*")):  # such as the card of a version that is gone
+            return folder / f"{number:06}.safetensors"
 
 
 def versions(folder: Path) -> list[Path]:
@@ -160,10 +202,19 @@ def versions(folder: Path) -> list[Path]:
 
 def load(path: Path, device: torch.device) -> Model:
     """Read and verify a checkpoint; CheckpointError says what is wrong with it, OSError why it cannot be read."""
+    return parse(path, read(path), device)
+
+
+def read(path: Path) -> bytes:
+    """The bytes of a file, for `parse`."""
     if not stat.S_ISREG(path.stat().st_mode):
         raise CheckpointError(f"{path}: a folder or a device, not a checkpoint file")
-    # The file is read whole, not mapped: one that is overwritten in place must not reach into a running server.
-    data = path.read_bytes()
+    # Read whole, not mapped: a file that is overwritten in place must not reach into a running server.
+    return path.read_bytes()
+
+
+def parse(path: Path, data: bytes, device: torch.device) -> Model:
+    """As `load`, of the file's bytes."""
     try:
         tensors = safetensors.torch.load(data)
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
@@ -176,7 +227,11 @@ def load(path: Path, device: torch.device) -> Model:
     name = path.parent.resolve().name  # of the folder it is found in, also where it is a link
     try:
         card = Card.from_json(json.loads(header[_CARD]))
-        vocabulary = Vocabulary(tuple(_text(tensors.pop(_WORDS)).split("\n")[:-1]), _text(tensors.pop(_CHARS)))
+        vocabulary = Vocabulary(
+            tuple(_inflated(tensors.pop(_WORDS)).decode().split("\n")[:-1]),
+            bytes(tensors.pop(_CHARS).numpy()).decode(),
+            tuple(tensors.pop(_SHARED).tolist()),
+        )
         version = f"{name}/{path.stem}"
         model = _build(tensors, card, vocabulary, device, name, version, header["sha256"])
     except KeyError as error:
@@ -196,8 +251,9 @@ def _pack(network: Network, vocabulary: Vocabulary) -> dict[str, Tensor]:
     scale = table.abs().amax(dim=1).clamp(min=1e-12) / 127
     tensors["word.weight"] = (table / scale.unsqueeze(1)).round().to(torch.int8)
     tensors[_SCALE] = scale
-    tensors[_WORDS] = _bytes("".join(f"{word}\n" for word in vocabulary.words))
-    tensors[_CHARS] = _bytes(vocabulary.chars)
+    tensors[_WORDS] = _bytes(zlib.compress("".join(f"{word}\n" for word in vocabulary.words).encode(), 9))
+    tensors[_SHARED] = torch.tensor(vocabulary.shared, dtype=torch.int32)
+    tensors[_CHARS] = _bytes(vocabulary.chars.encode())
     return tensors
 
 
@@ -211,7 +267,7 @@ def _build(
     sha256: str = "",
 ) -> Model:
     """A model of the file's tensors; ValueError where they do not fit the card."""
-    weights = {key: value for key, value in tensors.items() if key not in (_SCALE, _WORDS, _CHARS)}
+    weights = {key: value for key, value in tensors.items() if key not in (_SCALE, _WORDS, _SHARED, _CHARS)}
     with torch.device("meta"):
         expected = {
             key: value.shape for key, value in Network(card.network, vocabulary, card.tags).state_dict().items()
@@ -238,25 +294,20 @@ def _build(
     return Model(name, version, card, vocabulary, network, sha256, device)
 
 
-def _bytes(text: str) -> Tensor:
-    return torch.from_numpy(np.frombuffer(text.encode(), np.uint8).copy())
+def _bytes(data: bytes) -> Tensor:
+    return torch.from_numpy(np.frombuffer(data, np.uint8).copy())
 
 
-def _text(tensor: Tensor) -> str:
-    return bytes(tensor.numpy()).decode()
-
-
-def _link_as_next(partial: Path, folder: Path) -> Path:
-    """Give the file the folder's next number; a link, unlike a rename, never lands on another trainer's file."""
-    number = max((int(path.stem) for path in versions(folder)), default=0)
-    while True:
-        number += 1
-        path = folder / f"{number:06}.safetensors"
-        try:
-            os.link(partial, path)
-        except FileExistsError:
-            continue
-        return path
+def _inflated(tensor: Tensor) -> bytes:
+    """What was deflated; ValueError where it was not, or would fill the memory."""
+    inflate = zlib.decompressobj()
+    try:
+        data = inflate.decompress(tensor.numpy().tobytes(), MAX_WORDS)
+    except zlib.error as error:
+        raise ValueError(f"{_WORDS} is not deflated text") from error
+    if not inflate.eof:
+        raise ValueError(f"{_WORDS} is cut short, or larger than {MAX_WORDS} bytes")
+    return data
 
 
 def _sha256(tensors: Mapping[str, Tensor], description: str) -> str:

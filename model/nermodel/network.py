@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from torchcrf import CRF
 
-from nermodel.crf import legal, viterbi
+from nermodel.crf import Potentials, legal, log_partition, viterbi
 from nermodel.vocabulary import CASINGS, PAD, Vocabulary, casing
 
+_LSTM_WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 ILLEGAL = -10_000.0  # a transition score no path recovers from, yet finite in the loss
 
 
@@ -26,7 +27,7 @@ class NetworkConfig:
 
     word_dim: int = 100
     char_dim: int = 30
-    char_filters: int = 50
+    char_filters: int = 50  # 0: no char encoder
     char_width: int = 3
     hidden: int = 200  # of one direction
     layers: int = 1
@@ -81,7 +82,11 @@ class Network(nn.Module):
         super().__init__()
         self.word = nn.Embedding(vocabulary.word_rows, config.word_dim, padding_idx=PAD, sparse=True)
         self.char = nn.Embedding(vocabulary.char_rows, config.char_dim, padding_idx=PAD)
-        self.char_cnn = nn.Conv1d(config.char_dim, config.char_filters, config.char_width, padding="same")
+        self.char_cnn = (
+            nn.Conv1d(config.char_dim, config.char_filters, config.char_width, padding="same")
+            if config.char_filters
+            else None
+        )
         self.casing = nn.Embedding(CASINGS, CASINGS)
         self.lstm = nn.LSTM(
             config.word_dim + config.char_filters + CASINGS,
@@ -108,22 +113,59 @@ class Network(nn.Module):
         """Emission scores [B, T, C]; those of padding mean nothing."""
         words = self.word_features(batch)  # [U, D]
         features = self._drop(words[batch.tokens])  # [B, T, D]
-        packed = pack_padded_sequence(features, batch.lengths, batch_first=True, enforce_sorted=False)
-        states, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True)  # [B, T, 2H]
-        scores: Tensor = self.output(self._drop(states))
+        if self.training and features.device.type == "cpu":
+            states = self._both_directions(features, batch.lengths)
+        else:
+            packed = pack_padded_sequence(features, batch.lengths, batch_first=True, enforce_sorted=False)
+            states, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True)  # [B, T, 2H]
+        scores: Tensor = self.output(self._drop(states)).float()
         return scores
+
+    def _both_directions(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """What the packed LSTM gives, x [B, T, D] to [B, T, 2H], faster to train on a CPU.
+
+        A packed sequence's gradient costs time quadratic in T there. Padding at the end is harmless to a direction that
+        reads towards it, so each direction runs by itself, and the backward one reads every sentence reversed.
+        """
+        places = torch.arange(x.shape[1])
+        last = lengths.unsqueeze(1) - 1
+        reversal = torch.where(places <= last, last - places, places).unsqueeze(2)  # [B, T, 1], its own inverse
+        state = x.new_zeros(1, x.shape[0], self.lstm.hidden_size)
+        for layer in range(self.lstm.num_layers):
+            if layer:
+                x = self._drop(x)
+            outputs = []
+            for suffix in ("", "_reverse"):
+                weights = [getattr(self.lstm, f"{name}_l{layer}{suffix}") for name in _LSTM_WEIGHTS]
+                read = x.gather(1, reversal.expand(x.shape)) if suffix else x
+                states, _, _ = torch.lstm(read, (state, state), weights, True, 1, 0.0, True, False, True)
+                outputs.append(states.gather(1, reversal.expand(states.shape)) if suffix else states)
+            x = torch.cat(outputs, dim=2)
+        return x
 
     def word_features(self, batch: Batch) -> Tensor:
         """What the LSTM reads of each distinct word [U, D]."""
+        if self.char_cnn is None:
+            return torch.cat([self.word(batch.words), self.casing(batch.casings)], dim=1)
         chars = self.char_cnn(self.char(batch.chars).transpose(1, 2))  # [U, filters, L]
         chars = chars.masked_fill((batch.chars == PAD).unsqueeze(1), -torch.inf).amax(dim=2)
         chars = chars.masked_fill(chars == -torch.inf, 0.0)  # a word of no characters
         return torch.cat([self.word(batch.words), chars, self.casing(batch.casings)], dim=1)
 
-    def loss(self, batch: Batch, gold: Tensor) -> Tensor:
-        """Negative log-likelihood of the gold tags [B, T] a sentence, padding ignored."""
-        loss: Tensor = -self.crf(self(batch), gold, mask=batch.mask, reduction="mean")
-        return loss
+    def loss(self, scores: Tensor, batch: Batch, gold: Tensor, allowed: Tensor | None = None) -> Tensor:
+        """Negative log-likelihood [B] of the gold tags [B, T] under the scores [B, T, C] that `forward` gave.
+
+        With `allowed` tags [B, T, C] instead, that of all the paths through them (Tsuboi et al. 2008).
+        """
+        if allowed is None:
+            likelihood: Tensor = self.crf(scores, gold, mask=batch.mask, reduction="none")
+            return -likelihood
+        return self.log_partition(scores, batch) - self.log_partition(scores.masked_fill(~allowed, ILLEGAL), batch)
+
+    def log_partition(self, scores: Tensor, batch: Batch) -> Tensor:
+        """The logarithm of the summed exp(score) of all paths [B], under the scores that `forward` gave."""
+        steps = (self.crf.start_transitions, self.crf.transitions, self.crf.end_transitions)
+        return log_partition(Potentials(scores, batch.lengths_on_device, *steps))
 
     def decode(self, batch: Batch) -> Tensor:
         """The best legal tags [B, T]."""

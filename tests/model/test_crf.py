@@ -1,5 +1,7 @@
-"""Viterbi against every path, and against torchcrf."""
+"""Viterbi and the probabilities against every path, and against torchcrf."""
 
+import math
+from collections.abc import Iterator
 from itertools import pairwise, product
 
 import pytest
@@ -9,27 +11,61 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchcrf import CRF
 
-from nermodel.crf import legal, viterbi
-from nermodel.tags import SCHEMES, Scheme, tag_table
+from nermodel.crf import (
+    Potentials,
+    forward_backward,
+    legal,
+    log_partition,
+    path_spans,
+    span_probabilities,
+    viterbi,
+)
+from nermodel.tags import SCHEMES, Scheme, Span, labels_of, spans_to_tags, tag_table, tags_to_spans
+
+LENGTHS = st.lists(st.integers(1, 4), min_size=1, max_size=4)
+
+
+def paths(
+    emissions: Tensor, start: Tensor, transitions: Tensor, end: Tensor
+) -> Iterator[tuple[tuple[int, ...], float]]:
+    """Every path over emissions [T, C] with its score."""
+    first, steps, last, rows = start.tolist(), transitions.tolist(), end.tolist(), emissions.tolist()
+    for path in product(range(len(first)), repeat=len(rows)):
+        total = sum(row[tag] for row, tag in zip(rows, path, strict=True))
+        total += sum(steps[before][after] for before, after in pairwise(path))
+        yield path, float(first[path[0]] + total + last[path[-1]])
 
 
 def best_path(emissions: Tensor, start: Tensor, transitions: Tensor, end: Tensor) -> tuple[int, ...]:
     """The path over emissions [T, C] that enumeration finds best."""
-    first, steps, last, rows = start.tolist(), transitions.tolist(), end.tolist(), emissions.tolist()
-
-    def score(path: tuple[int, ...]) -> float:
-        total = sum(row[tag] for row, tag in zip(rows, path, strict=True))
-        total += sum(steps[before][after] for before, after in pairwise(path))
-        return float(first[path[0]] + total + last[path[-1]])
-
-    return max(product(range(len(first)), repeat=len(rows)), key=score)
+    return max(paths(emissions, start, transitions, end), key=lambda scored: scored[1])[0]
 
 
-@given(st.integers(0, 10_000), st.lists(st.integers(1, 4), min_size=1, max_size=4), st.sampled_from(SCHEMES))
+def probabilities(potentials: Potentials, row: int) -> list[tuple[tuple[int, ...], float]]:
+    """Every path of one sentence of the batch with its probability."""
+    emissions, lengths, *steps = potentials
+    scored = list(paths(emissions[row, : lengths[row]].double(), *steps))
+    log_z = math.log(sum(math.exp(score) for _, score in scored))
+    return [(path, math.exp(score - log_z)) for path, score in scored]
+
+
+def random_potentials(seed: int, lengths: list[int], table: tuple[str, ...]) -> Potentials:
+    """Of a ragged batch in float32, with what is illegal at -inf."""
+    torch.manual_seed(seed)
+    steps = (torch.randn(mask.shape).masked_fill(~mask, -torch.inf) for mask in legal(table))
+    return Potentials(3 * torch.randn(len(lengths), max(lengths), len(table)), torch.tensor(lengths), *steps)
+
+
+def table_of(scheme: Scheme) -> tuple[str, ...]:
+    """A table small enough to enumerate."""
+    return tag_table("X" if scheme == "BIOES" else "XY", scheme)
+
+
+@given(st.integers(0, 10_000), LENGTHS, st.sampled_from(SCHEMES))
 def test_the_best_of_all_legal_paths_is_found(seed: int, lengths: list[int], scheme: Scheme) -> None:
     """In a ragged batch every sentence gets the path that enumeration finds best, and it is legal."""
     torch.manual_seed(seed)
-    masks = legal(tag_table("X" if scheme == "BIOES" else "XY", scheme))
+    masks = legal(table_of(scheme))
     tags = len(masks[0])
     start, transitions, end = (
         torch.randn(mask.shape, dtype=torch.float64).masked_fill(~mask, -torch.inf) for mask in masks
@@ -53,3 +89,71 @@ def test_without_constraints_it_is_torchcrf(seed: int) -> None:
     found = viterbi(emissions, lengths, crf.start_transitions, crf.transitions, crf.end_transitions)
     expected = crf.decode(emissions, mask)
     assert [row[:length] for row, length in zip(found.tolist(), lengths.tolist(), strict=True)] == expected
+
+
+@given(st.integers(0, 10_000), LENGTHS, st.sampled_from(SCHEMES))
+def test_sums_are_those_over_all_legal_paths(seed: int, lengths: list[int], scheme: Scheme) -> None:
+    """In a ragged batch log Z and the probability of each tag are those that enumeration gives."""
+    table = table_of(scheme)
+    potentials = random_potentials(seed, lengths, table)
+    sums = forward_backward(potentials)
+    assert torch.equal(sums.log_z, log_partition(potentials))
+    for row, length in enumerate(lengths):
+        emissions, _, *steps = potentials
+        scored = [score for _, score in paths(emissions[row, :length].double(), *steps)]
+        assert sums.log_z[row].item() == pytest.approx(math.log(sum(map(math.exp, scored))), abs=1e-5)
+        expected = torch.zeros(length, len(table), dtype=torch.float64)
+        for path, probability in probabilities(potentials, row):
+            expected[range(length), path] += probability
+        assert torch.allclose(sums.marginals[row, :length].double(), expected, rtol=0, atol=1e-5)
+
+
+@given(st.integers(0, 10_000), LENGTHS, st.sampled_from(SCHEMES))
+def test_a_span_has_the_share_of_the_paths_that_hold_it(seed: int, lengths: list[int], scheme: Scheme) -> None:
+    """Every span of a sentence, also one off the best path, gets the summed probability of the paths that mean it.
+
+    The other sentences of the ragged batch change nothing.
+    """
+    table = table_of(scheme)
+    potentials = random_potentials(seed, lengths, table)
+    for row, length in enumerate(lengths):
+        expected: dict[Span, float] = {}
+        for path, probability in probabilities(potentials, row):
+            if probability:
+                for span in tags_to_spans(table[tag] for tag in path):
+                    expected[span] = expected.get(span, 0.0) + probability
+        assert len(expected) == length * (length + 1) // 2 * len(labels_of(table))
+        for span, probability in expected.items():
+            tags = [table.index(tag) for tag in spans_to_tags([span], length, scheme)]
+            all_tags = torch.zeros(len(lengths), max(lengths), dtype=torch.int64)
+            all_tags[row, :length] = torch.tensor(tags)
+            where = (torch.tensor([row]), torch.tensor([span.start]), torch.tensor([span.end]))
+            assert span_probabilities(potentials, all_tags, *where).item() == pytest.approx(probability, abs=1e-5)
+
+
+@given(st.integers(0, 10_000), st.lists(st.integers(1, 12), min_size=1, max_size=6), st.sampled_from(SCHEMES))
+def test_spans_of_paths_are_those_of_their_tags(seed: int, lengths: list[int], scheme: Scheme) -> None:
+    """Read as tensors, the spans of a ragged batch are those that reading tag by tag gives, in the same order."""
+    table = tag_table("XY", scheme)
+    potentials = random_potentials(seed, lengths, table)
+    path = viterbi(*potentials)
+    found = torch.stack(path_spans(path, potentials.lengths, potentials.start), dim=1).tolist()
+    expected = [
+        [row, span.start, span.end]
+        for row, length in enumerate(lengths)
+        for span in tags_to_spans(table[tag] for tag in path[row, :length].tolist())
+    ]
+    assert found == expected
+
+
+def test_a_long_sentence_keeps_its_digits() -> None:
+    """After 5,000 tokens of large scores a span's probability in float32 is still that of float64."""
+    table = tag_table("XY", "BIO")
+    potentials = random_potentials(1, [5000], table)
+    potentials = potentials._replace(emissions=potentials.emissions + 20)
+    path = viterbi(*potentials)
+    where = path_spans(path, potentials.lengths, potentials.start)
+    exact = Potentials(*(value.double() if value.is_floating_point() else value for value in potentials))
+    expected = span_probabilities(exact, path, *where)
+    assert len(expected) > 1000
+    assert torch.allclose(span_probabilities(potentials, path, *where), expected.float(), rtol=0, atol=1e-5)

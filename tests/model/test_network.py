@@ -8,8 +8,9 @@ import torch
 from tests.conftest import WORDS, MakeModel
 
 from nermodel.checkpoint import Model
-from nermodel.network import Batch
+from nermodel.network import Batch, Network, NetworkConfig
 from nermodel.tags import SCHEMES, Scheme, spans_to_tags, tag_table, tags_to_spans
+from nermodel.vocabulary import CASINGS
 
 CPU = torch.device("cpu")
 
@@ -83,7 +84,41 @@ def test_the_loss_is_the_negative_log_likelihood_and_ignores_padding(make_model:
         every = torch.stack([score(path) for path in product(range(len(model.tags)), repeat=len(tags))])
         expected.append(torch.logsumexp(every, 0) - score(tuple(tags)))
     padded = torch.tensor([[*gold[0], 3], gold[1]])  # any tag in the padding
-    torch.testing.assert_close(network.loss(batch, padded), torch.stack(expected).mean())
+    torch.testing.assert_close(network.loss(network(batch), batch, padded), torch.stack(expected))
+
+
+def test_the_loss_over_allowed_tags_sums_their_paths(make_model: MakeModel) -> None:
+    """Minus the log of the probability of all paths through the allowed tags, found by enumeration."""
+    model = make_model()
+    network = model.network
+    batch = Batch.of([["in", "Oslo"]], model.vocabulary, CPU)
+    allowed = torch.zeros(1, 2, len(model.tags), dtype=torch.bool)
+    allowed[0, 0, [0, 3]] = allowed[0, 1, [1, 2]] = True
+    scores = network(batch)
+    gold = torch.tensor([list(path) for path in product((0, 3), (1, 2))])
+    every = Batch.of([["in", "Oslo"]] * 4, model.vocabulary, CPU)
+    each = network.loss(scores.expand(4, -1, -1), every, gold)  # -log P of each path
+    torch.testing.assert_close(network.loss(scores, batch, gold[:1], allowed), -torch.logsumexp(-each, 0, keepdim=True))
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_training_reads_each_sentence_to_its_own_end(make_model: MakeModel, layers: int) -> None:
+    """In training the LSTM's directions run over padding, and give what the packed LSTM gives without it."""
+    network = make_model(layers=layers).network.requires_grad_(True)
+    batch = Batch.of(random_sentences(4, 30, 12), make_model().vocabulary, CPU)
+    packed = network(batch)
+    padded = network.train()(batch)
+    torch.testing.assert_close(padded[batch.mask], packed[batch.mask], atol=1e-5, rtol=1e-5)
+
+
+def test_a_network_can_do_without_characters(make_model: MakeModel) -> None:
+    """With no char filters a word is its embedding and its casing."""
+    table, vocabulary = tag_table(("LOC",), "BIOES"), make_model().vocabulary
+    network = Network(NetworkConfig(word_dim=8, char_filters=0, hidden=10), vocabulary, table).eval()
+    batch = Batch.of([["Mary", "Xaver", "Yvonne"]], vocabulary, CPU)
+    features = network.word_features(batch)
+    assert features.shape == (3, 8 + CASINGS)
+    assert torch.equal(features[1], features[2])
 
 
 def test_a_table_has_every_tag_once() -> None:

@@ -19,6 +19,28 @@ def test_rare_words_are_unknown_but_extra_ones_are_not() -> None:
     assert vocabulary.word_ids(["once", "seen", "vector"]).tolist() == [UNK, 2, 3]
 
 
+def test_digits_are_folded_where_the_word_has_no_row_of_its_own() -> None:
+    """Dates and scores share a row by their shape; a number that has a vector keeps its own."""
+    vocabulary = Vocabulary.build([["1996-08-22", "1997-01-01", "1996"]], min_freq=2, extra=["1996"])
+    assert list(vocabulary.words) == ["0000-00-00", "1996"]
+    assert vocabulary.word_ids(["2026-11-22", "1996", "1997"]).tolist() == [2, 3, UNK]
+
+
+def test_a_word_may_share_the_row_of_another() -> None:
+    """Rare words can lean on a near one; they need no row, and a word that was seen keeps its own."""
+    vocabulary = Vocabulary.build([["Oslo"]], 1, ["lima", "near"], {"arequipa": "lima", "oslo": "lima"})
+    assert list(vocabulary.words) == ["oslo", "lima", "near", "arequipa"]
+    assert vocabulary.word_ids(["Oslo", "Lima", "near", "Arequipa", "far"]).tolist() == [2, 3, 4, 3, UNK]
+    assert vocabulary.word_rows == 5
+
+
+@pytest.mark.parametrize("row", [0, 1, 3])
+def test_a_shared_row_must_be_a_word_s(row: int) -> None:
+    """The rows of PAD and UNK, and those beyond the words, cannot be shared."""
+    with pytest.raises(ValueError, match="shares a row"):
+        Vocabulary(["a", "b"], "", [row])
+
+
 def test_char_ids_are_padded_and_capped() -> None:
     """A long word is read up to the cap, a short one is padded, an empty one is all padding."""
     vocabulary = Vocabulary.build([["ab"]], min_freq=1)

@@ -1,9 +1,14 @@
 """Training: it learns, it repeats itself, it stops at nonsense."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
+from typing import Literal
 
+import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from nermodel.checkpoint import Card, rounded
 from nermodel.crf import legal
@@ -12,7 +17,8 @@ from nermodel.tags import Span, tag_table
 from nermodel.vocabulary import Vocabulary
 from nertrainer.corpus import Sentence
 from nertrainer.evaluation import evaluate
-from nertrainer.loop import EpochEnd, Recipe, Step, new_network, train
+from nertrainer.loop import EpochEnd, Recipe, Step, Training, new_network
+from nertrainer.vectors import Vectors
 
 CPU = torch.device("cpu")
 NAMES, PLACES = ("Mary", "Ivan", "Chidi", "Noor"), ("Oslo", "Lagos", "Lima", "Pune")
@@ -28,17 +34,34 @@ CONFIG = NetworkConfig(word_dim=10, char_dim=5, char_filters=5, hidden=12)
 RECIPE = Recipe(epochs=12, batch_sentences=4, lr=0.02, word_lr=0.02, ema=0.9, dropout=0.2)
 
 
+def training(recipe: Recipe, sentences: Sequence[Sentence] = SENTENCES) -> Training:
+    """A training of a new network."""
+    network = new_network(CONFIG, VOCABULARY, TABLE, Vectors(), recipe)
+    return Training(network, VOCABULARY, TABLE, sentences, recipe, CPU)
+
+
 def run(recipe: Recipe) -> tuple[list[float], Network]:
     """Every step's loss, and the averaged network after the last epoch."""
-    network = new_network(CONFIG, VOCABULARY, TABLE, {}, recipe)
-    events = list(train(network, VOCABULARY, TABLE, SENTENCES, recipe, CPU))
+    events = list(training(recipe).run())
     last = events[-1]
     assert isinstance(last, EpochEnd)
     return [event.loss for event in events if isinstance(event, Step)], last.network
 
 
+def same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    """Whether two states are equal bit by bit."""
+    return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
+
+
 @pytest.mark.parametrize(
-    "recipe", [RECIPE, replace(RECIPE, optimizer="sgd", lr=0.1, word_lr=0.1)], ids=["adamw", "sgd"]
+    "recipe",
+    [
+        RECIPE,
+        replace(RECIPE, optimizer="sgd", lr=0.1, word_lr=0.1),
+        replace(RECIPE, loss="softmax"),
+        replace(RECIPE, precision="bfloat16"),
+    ],
+    ids=["adamw", "sgd", "softmax", "bfloat16"],
 )
 def test_it_learns_a_pattern(recipe: Recipe) -> None:
     """After a few epochs the pattern of the corpus is known, also as the checkpoint will round it."""
@@ -57,6 +80,43 @@ def test_the_same_seed_gives_the_same_bits() -> None:
     assert run(replace(short, seed=2))[0] != losses
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("word_lr", [0.0, 0.02])
+def test_a_restored_training_goes_on_to_the_same_bits(optimizer: Literal["adamw", "sgd"], word_lr: float) -> None:
+    """From the state between any two events of a run, another reaches the state and figures of the first."""
+    recipe = replace(RECIPE, epochs=2, optimizer=optimizer, word_lr=word_lr)
+    whole = training(recipe)
+    events = list(whole.run())
+    for taken in range(len(events)):
+        first = training(recipe)
+        list(islice(first.run(), taken))
+        second = training(recipe)
+        second.restore(first.state())
+        assert [event.loss for event in second.run()] == [event.loss for event in events[taken:]]
+        assert same(second.state(), whole.state())
+
+
+def test_a_state_of_another_network_is_refused() -> None:
+    """What does not fit is named, rather than half restored."""
+    state = training(RECIPE).state()
+    state["network.output.weight"] = state["network.output.weight"][1:]
+    with pytest.raises(ValueError, match=r"does not fit .* at network.output.weight"):
+        training(RECIPE).restore(state)
+
+
+def test_a_label_that_nobody_annotated_stays_open() -> None:
+    """Sentences without places teach nothing of places where they say so, and unlearn them where they do not."""
+    without = [replace(sentence, spans=sentence.spans[:1]) for sentence in SENTENCES]
+    found = {}
+    for unannotated in ((), ("LOC",)):
+        mixed = SENTENCES[:4] + [replace(sentence, unannotated=unannotated) for sentence in without] * 3
+        ended = [event for event in training(RECIPE, mixed).run() if isinstance(event, EpochEnd)][-1]
+        model = rounded(Card(TABLE, CONFIG, {}, {}), VOCABULARY, ended.network, CPU)
+        found[unannotated] = evaluate(model, SENTENCES).per_type["LOC"].recall
+    assert found[("LOC",)] == 1.0
+    assert found[()] < 0.5
+
+
 def test_illegal_transitions_stay_forbidden() -> None:
     """No amount of training raises the score of an illegal transition."""
     _, network = run(replace(RECIPE, epochs=2))
@@ -68,12 +128,12 @@ def test_illegal_transitions_stay_forbidden() -> None:
 
 def test_vectors_fill_the_word_table_and_stay_when_asked() -> None:
     """Words with a vector start from it, and a word rate of zero leaves it so."""
-    vectors = {"oslo": torch.arange(10).float().numpy()}
+    vectors = Vectors(["oslo"], np.arange(10, dtype=np.float32).reshape(1, 10))
     recipe = replace(RECIPE, epochs=1, word_lr=0.0)
     network = new_network(CONFIG, VOCABULARY, TABLE, vectors, recipe)
     row = VOCABULARY.word_ids(["Oslo"])[0]
     assert network.word.weight[row].tolist() == list(range(10))
-    list(train(network, VOCABULARY, TABLE, SENTENCES, recipe, CPU))
+    list(Training(network, VOCABULARY, TABLE, SENTENCES, recipe, CPU).run())
     assert network.word.weight[row].tolist() == list(range(10))
 
 

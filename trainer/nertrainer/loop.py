@@ -3,7 +3,7 @@
 import copy
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,9 +14,13 @@ from torch import Tensor, nn
 from nermodel.network import Batch, Network, NetworkConfig
 from nermodel.tags import Scheme, spans_to_tags
 from nermodel.vocabulary import UNK, Vocabulary
+from nertrainer import processes
 from nertrainer.batches import bucketed
 from nertrainer.corpus import Sentence
+from nertrainer.teacher import Opinion, distillation_loss
 from nertrainer.vectors import Vectors
+
+_KINDS = ("dense", "words")  # of weights, each with an optimizer
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,9 @@ class Recipe:
     dropout: float = 0.5  # variational, before and after the LSTM
     word_dropout: float = 0.05  # share of a batch's words replaced by UNK
     ema: float = 0.999  # decay of the average of all weights but the word table; it is evaluated and published
+    loss: Literal["crf", "softmax"] = "crf"  # softmax: each token by itself, all legal transitions equal
+    teacher_share: float = 0.5  # of a teacher's opinion in the loss, where there is a teacher
+    precision: Literal["float32", "bfloat16"] = "float32"  # of the encoder's arithmetic; weights and CRF stay float32
     seed: int = 1
 
 
@@ -47,6 +54,8 @@ class Step:
     step: int  # within the epoch, from 1
     steps: int  # in the epoch
     loss: float  # of a sentence, mean over the batch
+    lr: float  # of the dense weights
+    tokens: int  # in its batch
 
 
 @dataclass(frozen=True)
@@ -70,6 +79,10 @@ def new_network(
         for row, word in enumerate(vocabulary.words, 2):
             if word in vectors:
                 network.word.weight[row] = torch.from_numpy(vectors[word])
+        if recipe.loss == "softmax":
+            for scores in network.crf.parameters():
+                scores.zero_()
+            network.forbid_illegal()
         for name, weight in network.lstm.named_parameters():
             if "weight" in name:
                 for gate in weight.chunk(4):
@@ -81,60 +94,184 @@ def new_network(
     return network
 
 
-def train(
-    network: Network,
-    vocabulary: Vocabulary,
-    table: Sequence[str],
-    sentences: Sequence[Sentence],
-    recipe: Recipe,
-    device: torch.device,
-) -> Iterator[Step | EpochEnd]:
-    """Train the network in place, yielding every step and epoch's end; FloatingPointError if the loss is not finite."""
-    rng = random.Random(recipe.seed)  # noqa: S311
-    torch.manual_seed(recipe.seed)
-    rows = {tag: row for row, tag in enumerate(table)}
-    gold = [[rows[tag] for tag in spans_to_tags(s.spans, len(s.words), recipe.scheme)] for s in sentences]
-    lengths = [len(sentence.words) for sentence in sentences]
-    network.to(device).train()
-    dense = [weight for weight in network.parameters() if weight is not network.word.weight]
-    optimizers = _optimizers(network, dense, recipe)
-    average = [weight.detach().clone() for weight in dense]
-    steps = math.ceil(len(sentences) / recipe.batch_sentences)
-    done = 0
-    for epoch in range(1, recipe.epochs + 1):
-        total = 0.0
-        for step, indices in enumerate(bucketed(lengths, recipe.batch_sentences, rng), 1):
-            remaining = 1 - done / (steps * recipe.epochs)  # the rates fall linearly to zero
-            for optimizer, lr in optimizers:
-                optimizer.param_groups[0]["lr"] = lr * remaining
-            batch = Batch.of([sentences[index].words for index in indices], vocabulary, device)
-            if recipe.word_dropout:
-                dropped = torch.rand(batch.words.shape, device=device) < recipe.word_dropout
-                batch.words.masked_fill_(dropped, UNK)
-            loss = network.loss(batch, _padded([gold[index] for index in indices]).to(device))
+class Training:
+    """A network in training. What a step does depends on the state and the recipe alone, so a run can be resumed.
+
+    Iterate over `run()`; between two of its events `state()` is all that another process needs to go on to the same
+    bits, given the same data and a network of the same shape.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        vocabulary: Vocabulary,
+        table: Sequence[str],
+        sentences: Sequence[Sentence],
+        recipe: Recipe,
+        device: torch.device,
+        opinions: Sequence[Opinion] = (),
+    ):
+        rows = {tag: row for row, tag in enumerate(table)}
+        self.network = network.to(device)
+        self._vocabulary = vocabulary
+        self._table = table
+        self._opinions = opinions  # a teacher's, of each sentence
+        self._open = [sentence.unannotated for sentence in sentences]
+        self._words = [sentence.words for sentence in sentences]
+        self._gold = [[rows[tag] for tag in spans_to_tags(s.spans, len(s.words), recipe.scheme)] for s in sentences]
+        self._recipe = recipe
+        self._device = device
+        self._dense = [weight for weight in network.parameters() if weight is not network.word.weight]
+        self._optimizers = _optimizers(network, self._dense, recipe)
+        self._average = [weight.detach().clone() for weight in self._dense]
+        self._steps = math.ceil(len(sentences) / recipe.batch_sentences)  # in an epoch
+        self._rows = 1 + max(int(vocabulary.word_ids(words).max(initial=UNK)) for words in self._words)  # ever changed
+        self._ended = 0  # epochs
+        self._done = 0  # steps of all epochs
+        self._total = 0.0  # of the losses of this epoch
+
+    def run(self) -> Iterator[Step | EpochEnd]:
+        """Train in place, yielding every step and epoch's end; FloatingPointError if the loss is not finite."""
+        lengths = [len(words) for words in self._words]
+        for epoch in range(self._ended, self._recipe.epochs):
+            rng = random.Random(f"{self._recipe.seed}/{epoch}")  # noqa: S311
+            batches = bucketed(lengths, self._recipe.batch_sentences, rng)
+            first = self._done - epoch * self._steps
+            for step, indices in enumerate(batches[first:], first + 1):
+                lr = self._recipe.lr * self._remaining
+                loss = self._step(indices)
+                if not math.isfinite(loss):
+                    raise FloatingPointError(
+                        f"the loss became {loss} at epoch {epoch + 1}, step {step}; lower the learning rate"
+                    )
+                self._total += loss
+                yield Step(epoch + 1, step, self._steps, loss, lr, sum(lengths[index] for index in indices))
+            self._ended, mean, self._total = epoch + 1, self._total / self._steps, 0.0
+            yield EpochEnd(epoch + 1, mean, self._averaged())
+
+    @property
+    def _remaining(self) -> float:
+        """The share of the rates that is left: they fall linearly to zero."""
+        return 1 - self._done / (self._steps * self._recipe.epochs)
+
+    def _step(self, indices: Sequence[int]) -> float:
+        """One optimizer step on these sentences; their loss."""
+        recipe = self._recipe
+        # A step's randomness depends on seed, step and process alone, so that a resumed run draws the same.
+        draw = np.random.SeedSequence((recipe.seed, self._done, processes.rank()))
+        torch.manual_seed(int(draw.generate_state(1)[0]))
+        self.network.train()
+        for optimizer, lr in self._optimizers:
+            optimizer.param_groups[0]["lr"] = lr * self._remaining
+            optimizer.zero_grad()
+        own = indices[processes.rank() :: processes.world()]
+        value = 0.0
+        if own:
+            loss = self._loss(own) * (len(own) / len(indices))
             value = loss.item()
-            if not math.isfinite(value):
-                raise FloatingPointError(
-                    f"the loss became {value} at epoch {epoch}, step {step}; lower the learning rate"
-                )
-            for optimizer, _ in optimizers:
-                optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(dense, recipe.clip)
-            for optimizer, _ in optimizers:
-                optimizer.step()
-            network.forbid_illegal()
-            done += 1
-            decay = min(recipe.ema, (1 + done) / (10 + done))
-            for mean, weight in zip(average, dense, strict=True):
-                mean.lerp_(weight.detach(), 1 - decay)
-            total += value
-            yield Step(epoch, step, steps, value)
-        averaged = copy.deepcopy(network).eval()
-        kept = [weight for weight in averaged.parameters() if weight is not averaged.word.weight]
-        for weight, mean in zip(kept, average, strict=True):
+        value = processes.sum_of(value)
+        if not math.isfinite(value):
+            return value
+        processes.sum_gradients(self._dense, self.network.word.weight)
+        nn.utils.clip_grad_norm_(self._dense, recipe.clip)
+        for optimizer, _ in self._optimizers:
+            optimizer.step()
+        self.network.forbid_illegal()
+        self._done += 1
+        decay = min(recipe.ema, (1 + self._done) / (10 + self._done))
+        torch._foreach_lerp_(self._average, [weight.detach() for weight in self._dense], 1 - decay)
+        return value
+
+    def _loss(self, indices: Sequence[int]) -> Tensor:
+        """The mean loss of these sentences."""
+        batch = Batch.of([self._words[index] for index in indices], self._vocabulary, self._device)
+        if self._recipe.word_dropout:
+            dropped = torch.rand(batch.words.shape, device=self._device) < self._recipe.word_dropout
+            batch.words.masked_fill_(dropped, UNK)
+        gold = _padded([self._gold[index] for index in indices]).to(self._device)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._recipe.precision == "bfloat16"):
+            scores = self.network(batch)
+        allowed = self._allowed(indices, gold)
+        if self._recipe.loss == "softmax":
+            if allowed is None:
+                allowed = nn.functional.one_hot(gold, scores.shape[2]).bool()
+            losses = scores.logsumexp(dim=2) - scores.masked_fill(~allowed, -torch.inf).logsumexp(dim=2)  # [B, T]
+            mean: Tensor = (losses * batch.mask).sum() / len(indices)
+            return mean
+        loss = self.network.loss(scores, batch, gold, allowed).mean()
+        if self._opinions:
+            taught = distillation_loss(self.network, scores, batch, [self._opinions[index] for index in indices])
+            loss = torch.lerp(loss, taught, self._recipe.teacher_share)
+        return loss
+
+    def _allowed(self, indices: Sequence[int], gold: Tensor) -> Tensor | None:
+        """Tags that may be right [B, T, C] where some labels were not annotated: an O may be one of these."""
+        if not any(self._open[index] for index in indices):
+            return None
+        allowed = nn.functional.one_hot(gold, len(self._table)).bool()
+        for row, index in enumerate(indices):
+            if self._open[index]:
+                columns = [tag[2:] in self._open[index] for tag in self._table]
+                allowed[row] |= (gold[row] == 0).unsqueeze(1) & torch.tensor(columns, device=gold.device)
+        return allowed
+
+    def _averaged(self) -> Network:
+        network = copy.deepcopy(self.network).eval()
+        dense = [weight for weight in network.parameters() if weight is not network.word.weight]
+        for weight, mean in zip(dense, self._average, strict=True):
             weight.data.copy_(mean)
-        yield EpochEnd(epoch, total / steps, averaged)
+        return network
+
+    def state(self) -> dict[str, Tensor]:
+        """All that the steps to come depend on besides data and recipe, as copies on the CPU."""
+        found = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        found |= {f"average.{row}": value for row, value in enumerate(self._average)}
+        for kind, (optimizer, _) in zip(_KINDS, self._optimizers, strict=False):
+            for row, slots in optimizer.state_dict()["state"].items():
+                found |= {f"{kind}.{row}.{slot}": torch.as_tensor(value) for slot, value in slots.items()}
+        found |= {"ended": torch.tensor(self._ended), "done": torch.tensor(self._done)}
+        found["total"] = torch.tensor(self._total, dtype=torch.float64)
+        # Rows of words that no training sentence holds never change, and most of a large table are such.
+        return {
+            name: (value[: self._rows] if _of_words(name, value) else value).detach().cpu().clone()
+            for name, value in found.items()
+        }
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from another run's `state()`; ValueError if it is of another network, recipe or data."""
+        expected = self.state()
+        for name, value in expected.items():
+            if name not in state or state[name].shape != value.shape:
+                raise ValueError(f"the saved state does not fit this network and data at {name}; start a new run")
+        for name, value in self.network.state_dict().items():
+            saved = state[f"network.{name}"]
+            value[: len(saved)].copy_(saved) if value.dim() else value.copy_(saved)
+        for row, value in enumerate(self._average):
+            value.copy_(state[f"average.{row}"])
+        for kind, (optimizer, _) in zip(_KINDS, self._optimizers, strict=False):
+            restored = optimizer.state_dict()
+            for name, value in state.items():
+                of, _, place = name.partition(".")
+                if of == kind:
+                    index, slot = place.split(".")
+                    restored["state"].setdefault(int(index), {})[slot] = self._whole(name, value)
+            optimizer.load_state_dict(restored)
+        self._ended, self._done = int(state["ended"]), int(state["done"])
+        self._total = float(state["total"])
+
+    def _whole(self, name: str, value: Tensor) -> Tensor | int:
+        """What an optimizer keeps, of what `state` made of it."""
+        if _of_words(name, value):
+            table = value.new_zeros(self.network.word.weight.shape)
+            table[: self._rows] = value
+            return table
+        return int(value) if name == "words.0.step" else value.clone()  # SparseAdam counts in plain numbers
+
+
+def _of_words(name: str, value: Tensor) -> bool:
+    """Whether a part of the state has a row for each word."""
+    return name == "network.word.weight" or (name.startswith("words.") and value.dim() == 2)
 
 
 def _optimizers(network: Network, dense: Sequence[Tensor], recipe: Recipe) -> list[tuple[torch.optim.Optimizer, float]]:
@@ -145,7 +282,7 @@ def _optimizers(network: Network, dense: Sequence[Tensor], recipe: Recipe) -> li
     if recipe.optimizer == "sgd":
         found.append((torch.optim.SGD(dense, momentum=0.9, weight_decay=recipe.weight_decay), recipe.lr))
     else:
-        found.append((torch.optim.AdamW(dense, weight_decay=recipe.weight_decay), recipe.lr))
+        found.append((torch.optim.AdamW(dense, weight_decay=recipe.weight_decay, fused=True), recipe.lr))
     if recipe.word_lr > 0:
         found.append(
             (torch.optim.SGD(words) if recipe.optimizer == "sgd" else torch.optim.SparseAdam(words), recipe.word_lr)

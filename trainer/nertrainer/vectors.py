@@ -1,5 +1,9 @@
-"""Pretrained word vectors, as text in the format of GloVe and word2vec or from a checkpoint of ours."""
+"""Pretrained word vectors, as text in the format of GloVe and word2vec or from a checkpoint of ours.
 
+Shapes: W words, R rows, D numbers of a vector.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,18 +14,48 @@ from nermodel.checkpoint import load
 from nertrainer.corpus import CorpusError
 
 LARGEST = np.finfo(np.float32).max
-Vectors = dict[str, npt.NDArray[np.float32]]
+Array = npt.NDArray[np.float32]
+
+
+class Vectors(Mapping[str, Array]):
+    """Vectors [D] of lower-cased words, in the order of their file (by custom, most frequent first)."""
+
+    def __init__(self, words: Sequence[str] = (), table: Array | None = None):
+        self.table = np.zeros((0, 0), np.float32) if table is None else table  # [W, D]
+        self._rows = {word: row for row, word in enumerate(words)}
+
+    def __getitem__(self, word: str) -> Array:
+        """The vector of a word [D]."""
+        vector: Array = self.table[self._rows[word]]
+        return vector
+
+    def __contains__(self, word: object) -> bool:
+        return word in self._rows
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def size(self) -> int:
+        """Numbers of a vector."""
+        return int(self.table.shape[1])
 
 
 def read_vectors(path: Path, most: int | None = None) -> Vectors:
-    """Lower-cased words with their vectors [D], in the file's order (by custom, most frequent first), at most `most`.
+    """The first `most` vectors of a file; CorpusError names a line that does not fit.
 
-    Where a word stands twice once in lower case, the first counts. CorpusError names a line that does not fit.
+    Where a word stands in several cases, the one in lower case counts, else the first.
     """
     if path.suffix == ".safetensors":
         model = load(path, torch.device("cpu"))
-        return dict(zip(model.vocabulary.words[:most], model.network.word.weight[2:].numpy(), strict=False))
-    vectors: Vectors = {}
+        words = model.vocabulary.words[:most]
+        return Vectors(words, model.network.word.weight.numpy()[model.vocabulary.word_ids(words)])
+    rows: dict[str, int] = {}
+    lower: set[str] = set()
+    values: list[Array] = []
     size = 0
     number = 0
     try:
@@ -31,15 +65,59 @@ def read_vectors(path: Path, most: int | None = None) -> Vectors:
                 if number == 1 and len(parts) == 2:  # word2vec's header: how many, and their size
                     continue
                 size = size or len(parts) - 1
-                if most is not None and len(vectors) >= most:
+                written = " ".join(parts[:-size])
+                word = written.lower()
+                if word in lower or (word in rows and written != word):
+                    continue
+                if most is not None and word not in rows and len(rows) >= most:
                     break
-                values = np.array(parts[-size:], np.float64)
-                if len(parts) <= size or size < 2 or not np.abs(values).max() <= LARGEST:
+                vector = np.array(parts[-size:], np.float64)
+                if len(parts) <= size or size < 2 or not np.abs(vector).max() <= LARGEST:
                     raise ValueError
-                vectors.setdefault(" ".join(parts[:-size]).lower(), values.astype(np.float32))
+                rows[word] = len(values)
+                values.append(vector.astype(np.float32))
+                if written == word:
+                    lower.add(word)
     except ValueError as error:  # also text that is not UTF-8
         said = f"not a word and {size} numbers" if size > 1 else "not a word and its numbers"
         raise CorpusError(f"{path}:{max(number, 1)}: {said}; give vectors as UTF-8 text, as GloVe's are") from error
-    if not vectors:
+    if not rows:
         raise CorpusError(f"{path}: holds no vectors")
-    return vectors
+    return Vectors(list(rows), np.stack([values[row] for row in rows.values()]))
+
+
+def joined(parts: Sequence[Vectors]) -> Vectors:
+    """All words of several, their vectors end to end and of like scale; where a part lacks a word it gives zeros."""
+    if len(parts) == 1:
+        return parts[0]
+    words = list(dict.fromkeys(word for part in parts for word in part))
+    tables = []
+    for part in parts:
+        table = np.zeros((len(words), part.size), np.float32)
+        scale = np.abs(parts[0].table).mean() / np.abs(part.table).mean()
+        for row, word in enumerate(words):
+            if word in part:
+                table[row] = part[word] * scale
+        tables.append(table)
+    return Vectors(words, np.concatenate(tables, axis=1))
+
+
+def reduced(vectors: Vectors, size: int, by: int = 50_000) -> Vectors:
+    """Their `size` principal components, those of the first `by` words; the mean of a number's size stays as it was."""
+    table = vectors.table - vectors.table[:by].mean(axis=0)
+    _, axes = np.linalg.eigh(table[:by].T @ table[:by])  # the largest last
+    table = table @ axes[:, : -size - 1 : -1]
+    return Vectors(list(vectors), table * (np.abs(vectors.table).mean() / np.abs(table).mean()))
+
+
+def nearest(vectors: Vectors, own: Sequence[str], words: Sequence[str]) -> dict[str, str]:
+    """For each of `words`, the one of `own` words that is nearest by cosine."""
+    unit = {}
+    for name, group in (("own", own), ("words", words)):
+        table = np.stack([vectors[word] for word in group])
+        unit[name] = table / np.linalg.norm(table, axis=1, keepdims=True).clip(1e-12)
+    found: dict[str, str] = {}
+    for start in range(0, len(words), 1024):
+        best = (unit["words"][start : start + 1024] @ unit["own"].T).argmax(axis=1)
+        found |= {word: own[row] for word, row in zip(words[start : start + 1024], best, strict=True)}
+    return found
