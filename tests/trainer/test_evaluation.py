@@ -6,11 +6,12 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 from tests.conftest import MakeModel
+from tests.trainer.spans import random_pairs
 
 from nermodel.tags import Span, tags_to_spans
 from nertrainer.corpus import Sentence
-from nertrainer.evaluation import evaluate, predict
-from nertrainer.report import scores_table
+from nertrainer.evaluation import Scores, evaluate, evaluate_spans, predict
+from nertrainer.report import cells, scores_table
 
 
 @pytest.mark.parametrize("scheme", ["BIO", "BIOES"])
@@ -40,7 +41,6 @@ def test_a_model_that_is_always_right_scores_one(make_model: MakeModel) -> None:
     assert any(sentence.spans for sentence in own)
     assert evaluate(model, own).overall.f1 == 1.0
     moved = {"LOC": "PER"}
-    moved = {"LOC": "PER"}
     wrong = [
         replace(s, spans=tuple(span._replace(label=moved.get(span.label, "LOC")) for span in s.spans)) for s in own
     ]
@@ -62,3 +62,22 @@ def test_odd_labels_are_scored_like_any_other(make_model: MakeModel) -> None:
     console.print(scores_table(result, "[/x]"))
     text = console.export_text()
     assert all(name in text for name in ("X-", "micro avg", "[/b]", "[/x]"))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_scores_of_counts_are_those_of_seqeval(seed: int) -> None:
+    """Precision, recall and F1 worked out from three counts are what seqeval finds in the tags."""
+    sentences, predicted = random_pairs(seed, "AB")
+    right = sum(len({*spans} & {*sentence.spans}) for spans, sentence in zip(predicted, sentences, strict=True))
+    found = Scores.of(right, sum(map(len, predicted)), sum(len(sentence.spans) for sentence in sentences))
+    expected = evaluate_spans(sentences, predicted).overall
+    assert found.support == expected.support
+    assert [found.precision, found.recall, found.f1] == pytest.approx(
+        [expected.precision, expected.recall, expected.f1]
+    )
+
+
+def test_no_entities_have_no_figures() -> None:
+    """A group without entities shows dashes, which nobody takes for a bad figure."""
+    assert cells(Scores.of(0, 3, 0)) == ("-", "-", "-", "0")
+    assert cells(Scores.of(1, 3, 1_000)) == ("33.33", "0.10", "0.20", "1,000")

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from seqeval.metrics import classification_report
 from seqeval.scheme import IOB2
@@ -24,6 +25,11 @@ class Scores:
     f1: float
     support: int
 
+    @classmethod
+    def of(cls, right: int, predicted: int, gold: int) -> Self:
+        """Of counts of entities; a figure that rests on none is 0."""
+        return cls(right / max(1, predicted), right / max(1, gold), 2 * right / max(1, predicted + gold), gold)
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -36,22 +42,33 @@ class Evaluation:
 
 def evaluate(model: Model, sentences: Sequence[Sentence]) -> Evaluation:
     """Tag the sentences and compare with their spans."""
-    labels = sorted({span.label for sentence in sentences for span in sentence.spans})
+    return evaluate_spans(sentences, [tags_to_spans(tags) for tags in predict(model, sentences)])
+
+
+def evaluate_spans(sentences: Sequence[Sentence], predicted: Sequence[Sequence[Span]]) -> Evaluation:
+    """Compare the spans predicted of each sentence with its own."""
+    labels = annotated_labels(sentences)
     names = {label: f"L{row}" for row, label in enumerate(labels)}  # seqeval cannot read every label, such as "X-"
     ignored: dict[str, int] = {}
-    gold = [_renamed(sentence.spans, len(sentence.words), names) for sentence in sentences]
-    predicted: list[list[str]] = []
-    for sentence, tags in zip(sentences, predict(model, sentences), strict=True):
-        spans = tags_to_spans(tags)
+    gold_tags, predicted_tags = [], []
+    for sentence, spans in zip(sentences, predicted, strict=True):
         for span in spans:
             if span.label not in names:
                 ignored[span.label] = ignored.get(span.label, 0) + 1
-        predicted.append(_renamed(spans, len(sentence.words), names))
+        gold_tags.append(_renamed(sentence.spans, len(sentence.words), names))
+        predicted_tags.append(_renamed(spans, len(sentence.words), names))
     if not labels:
         return Evaluation(Scores(0.0, 0.0, 0.0, 0), {}, ignored)
-    report = classification_report(gold, predicted, mode="strict", scheme=IOB2, output_dict=True, zero_division=0)
+    report = classification_report(
+        gold_tags, predicted_tags, mode="strict", scheme=IOB2, output_dict=True, zero_division=0
+    )
     scores = {name: _scores(values) for name, values in report.items()}
     return Evaluation(scores["micro avg"], {label: scores[names[label]] for label in labels}, ignored)
+
+
+def annotated_labels(sentences: Sequence[Sentence]) -> list[str]:
+    """The labels that these sentences annotate, sorted: the only ones that are scored."""
+    return sorted({span.label for sentence in sentences for span in sentence.spans})
 
 
 def predict(model: Model, sentences: Sequence[Sentence]) -> list[list[str]]:
