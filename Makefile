@@ -9,7 +9,7 @@ ADDRESS ?= 127.0.0.1:50051
 EMBEDDED := model/nermodel/en/000001.safetensors
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow train serve bench default-model proto lint type check clean
+.PHONY: help demo test test-slow train serve bench bench-training default-model proto lint type check clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ train: $(VENV)/installed ## Train on examples/corpus and publish into MODEL (mod
 serve: $(VENV)/installed ## Serve the newest checkpoint of MODEL on ADDRESS, at first the embedded one
 	@mkdir -p $(MODEL) && { ls $(MODEL)/*.safetensors >/dev/null 2>&1 || cp $(EMBEDDED) $(MODEL)/; }
 	$(BIN)/nerserver --model $(MODEL) --address $(ADDRESS)
+
+bench-training: $(VENV)/installed ## Measure training against the plain loop: DATA=train.conll
+	$(BIN)/python tests/bench/training.py $(DATA)
 
 bench: $(VENV)/installed ## Measure the server over gRPC on this machine
 	$(BIN)/python tests/bench/throughput.py

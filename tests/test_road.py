@@ -101,7 +101,20 @@ def test_what_the_trainer_publishes_the_running_server_takes(
     part = CORPUS / "dev.conll"
     data = tmp_path / "data.conll"
     data.write_text("\n\n".join(part.read_text(encoding="utf-8").split("\n\n")[:60]) + "\n", encoding="utf-8")
-    options = ["--train", data, "--dev", data, "--output", folder, "--epochs", "1", "--hidden", "10"]
+    options = [
+        "--train",
+        data,
+        "--dev",
+        data,
+        "--output",
+        folder,
+        "--epochs",
+        "1",
+        "--hidden",
+        "10",
+        "--run",
+        tmp_path / "run",
+    ]
     trained = subprocess.run(
         command("nertrainer", "train", *options), capture_output=True, text=True, check=False, env=ENVIRONMENT
     )

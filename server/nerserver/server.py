@@ -125,7 +125,7 @@ class Server:
         folder = self.settings.model
         try:
             found = versions(folder)
-            others = [path for path in folder.iterdir() if not path.name.startswith(".")]
+            others = [path for path in folder.iterdir() if not path.name.startswith(".") and path.suffix != ".md"]
         except OSError as error:
             raise StartError(f"cannot read {folder} ({error.strerror}); give --model another folder") from error
         if not found and others:

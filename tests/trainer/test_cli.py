@@ -18,10 +18,10 @@ CORPUS = Path(__file__).parents[2] / "examples" / "corpus"
 SMALL = ["--hidden", "20", "--epochs", "1", "--batch", "32"]
 
 
-def nertrainer(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end."""
+def nertrainer(*arguments: object, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end, in this working directory."""
     command = [sys.executable, "-c", "from nertrainer.cli import main; main()", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=50, env=ENVIRONMENT)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=50, env=ENVIRONMENT, cwd=folder)
 
 
 def columns(path: Path, sentences: int) -> Path:
@@ -34,8 +34,10 @@ def columns(path: Path, sentences: int) -> Path:
 def test_train_publishes_a_checkpoint_that_evaluate_scores(tmp_path: Path) -> None:
     """From columns to a published file, whose figures are those in its card; the path alone is on stdout."""
     data = columns(tmp_path / "data.conll", 150)
-    trained = nertrainer("train", "--train", data, "--dev", data, "--output", tmp_path / "models" / "demo", *SMALL)
+    arguments = ["--train", data, "--dev", data, "--output", tmp_path / "models" / "demo", *SMALL]
+    trained = nertrainer("train", *arguments, folder=tmp_path)
     assert trained.returncode == 0, trained.stderr
+    assert "run: runs/demo-1\n" in trained.stderr
     path = Path(trained.stdout.strip())
     assert path == tmp_path / "models" / "demo" / "000001.safetensors"
     assert "dev F1" in trained.stderr
@@ -64,7 +66,7 @@ def test_evaluate_prints_a_table(make_model: MakeModel, tmp_path: Path) -> None:
         (["evaluate", "none.safetensors", "{data}"], "none.safetensors: No such file or directory"),
         (["evaluate", "{data}", "{data}"], "not a whole safetensors file"),
         (["evaluate", "{model}", "none.txt"], "none.txt: No such file or directory"),
-        (["evaluate", "{model}", "{folder}"], "Is a directory"),
+        (["evaluate", "{model}", "{folder}"], "bad.txt:1: has 1 column"),
         (["evaluate", "{model}", "{bad}"], "bad.txt:1: has 1 column"),
         (["evaluate", "{model}", "{data}", "--labels", "PER"], "expected OLD=NEW"),
         (["train", "--train", "{bad}", "--dev", "{data}", "--output", "{folder}/x"], "bad.txt:1: has 1 column"),

@@ -6,7 +6,11 @@ from typing import NoReturn
 import typer
 
 from nermodel.checkpoint import CheckpointError
+from nertrainer.commands.check import check_command
+from nertrainer.commands.compare import compare_command
 from nertrainer.commands.evaluate import evaluate_command
+from nertrainer.commands.fetch import fetch_command
+from nertrainer.commands.publish import publish_command
 from nertrainer.commands.train import train_command
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -18,7 +22,11 @@ def nertrainer() -> None:
 
 
 app.command("train")(train_command)
+app.command("check")(check_command)
 app.command("evaluate")(evaluate_command)
+app.command("compare")(compare_command)
+app.command("publish")(publish_command)
+app.command("fetch")(fetch_command)
 
 
 def main() -> None:

@@ -1,7 +1,9 @@
 """Several processes that train one model together, as `torchrun` starts them; alone, nothing here costs anything."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -35,6 +37,16 @@ def world() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
+@contextmanager
+def _together() -> Iterator[None]:
+    """Around what all processes must do; ValueError where one is gone."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise ValueError("another process of this training ended; its message says why") from error
+
+
+@_together()
 def sum_gradients(dense: Sequence[Tensor], words: Tensor) -> None:
     """Replace the gradients of these weights, of which the last may be sparse, by their sums over all processes."""
     if world() == 1:
@@ -65,9 +77,11 @@ def _sum_sparse(words: Tensor) -> Tensor:
     dist.all_gather(all_rows, rows)
     dist.all_gather(all_values, values)
     # A row of padding is row 0 with a gradient of zero.
-    return torch.sparse_coo_tensor(torch.cat(all_rows).unsqueeze(0), torch.cat(all_values), words.shape).coalesce()
+    indices = torch.cat(all_rows).unsqueeze(0)
+    return torch.sparse_coo_tensor(indices, torch.cat(all_values), words.shape, check_invariants=False).coalesce()
 
 
+@_together()
 def sum_of(value: float) -> float:
     """The sum of a figure over all processes."""
     if world() == 1:
@@ -77,3 +91,13 @@ def sum_of(value: float) -> float:
         total = total.cuda()
     dist.all_reduce(total)
     return total.item()
+
+
+@_together()
+def shared(value: Any) -> Any:
+    """What process 0 gives, in every process."""
+    if world() == 1:
+        return value
+    values = [value]
+    dist.broadcast_object_list(values)
+    return values[0]

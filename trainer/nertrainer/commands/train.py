@@ -1,33 +1,38 @@
-"""`nertrainer train`: train a model on annotated files and publish it."""
+"""`nertrainer train`: train a model on annotated files in a run's folder, go on with one, and publish it."""
 
 import errno
-import hashlib
 import math
 import os
-import time
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, replace
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, fields
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
 import typer
 
-from nermodel.checkpoint import Card, Model, publish, rounded
+from nermodel.checkpoint import load
 from nermodel.network import NetworkConfig
-from nermodel.tags import Scheme, check_table, tag_table
-from nermodel.vocabulary import Vocabulary
-from nertrainer.commands.options import Device, LabelMap, read_corpus, read_label_map, say, torch_device
-from nertrainer.corpus import Corpus, CorpusError, Sentence
-from nertrainer.evaluation import Evaluation, evaluate
-from nertrainer.loop import EpochEnd, Recipe, Step, new_network, train
-from nertrainer.report import scores_table, screen, training_bar
-from nertrainer.vectors import Vectors, read_vectors
-
-KNOWN_ANSWERS = 8
+from nermodel.tags import Scheme
+from nertrainer import processes
+from nertrainer.commands.configuration import from_file, from_run, refuse_others, resolved
+from nertrainer.commands.lesson import VectorOptions, read_lesson
+from nertrainer.commands.options import Device, LabelMap, say, torch_device
+from nertrainer.evaluation import evaluate
+from nertrainer.fitting import fit, follow
+from nertrainer.loop import Recipe
+from nertrainer.publication import MARGIN, publish_gated
+from nertrainer.report import scores_table, screen
+from nertrainer.run import Run
+from nertrainer.seeds import Outcome, best_of, fit_seeds, outcome, seeds_table
+from nertrainer.stopping import Stop, Stopped
 
 
 def train_command(
+    context: typer.Context,
     train_files: Annotated[
         list[Path], typer.Option("--train", help="Training file; repeat for several.", show_default=False)
     ],
@@ -35,161 +40,209 @@ def train_command(
         list[Path],
         typer.Option("--dev", help="File to choose the epoch by; the mean F1 of several.", show_default=False),
     ],
-    output: Annotated[Path, typer.Option(help="Model folder to publish into, such as models/en.", show_default=False)],
-    vectors: Annotated[
-        Path | None, typer.Option(help="Word vectors: GloVe or word2vec text, or a checkpoint of ours.")
+    output: Annotated[Path | None, typer.Option(help="Model folder to publish into, such as models/en.")] = None,
+    run: Annotated[Path | None, typer.Option(help="New folder of the run; runs/NAME-1 or so if not given.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with the run in this folder.", callback=from_run, is_eager=True)
     ] = None,
-    max_vectors: Annotated[int | None, typer.Option(help="Read so many vectors from the start of the file.")] = None,
-    labels: LabelMap = "",
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file of these options by name.", callback=from_file, is_eager=True)
+    ] = None,
+    save_every: Annotated[float, typer.Option(min=0, help="Seconds from one save to the next in an epoch.")] = 300,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Same seed, same machine: same model.")] = Recipe.seed,
+    seeds: Annotated[int, typer.Option(min=1, help="Train so many, from --seed on; the best is published.")] = 1,
     device: Annotated[Device, typer.Option(help="Where to train.")] = "auto",
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16"], typer.Option(help="Of the encoder's arithmetic; auto: the faster.")
+    ] = "auto",
+    labels: LabelMap = "",
+    vectors: Annotated[
+        list[Path],
+        typer.Option(help="Word vectors: GloVe or word2vec text, or a checkpoint of ours; several are joined."),
+    ] = [],  # noqa: B006 - typer copies it
+    max_vectors: Annotated[int | None, typer.Option(min=1, help="Read so many words of each file of vectors.")] = None,
+    vector_size: Annotated[
+        int | None, typer.Option(min=2, max=4096, help="Keep so many principal components of the vectors.")
+    ] = None,
+    word_rows: Annotated[
+        int | None, typer.Option(min=1, help="Further words with vectors share the row of the nearest of so many.")
+    ] = None,
+    start: Annotated[
+        Path | None, typer.Option(help="Checkpoint to go on from: its shape, words and weights, on new text.")
+    ] = None,
+    teacher: Annotated[
+        list[Path], typer.Option(help="Checkpoint to learn from besides; several teach their mean.")
+    ] = [],  # noqa: B006
+    teacher_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Weight of the teachers in the loss.")
+    ] = Recipe.teacher_share,
+    min_freq: Annotated[int, typer.Option(min=1, help="Rarer words get no row of their own.")] = Recipe.min_freq,
     scheme: Annotated[Scheme, typer.Option(help="How the network writes entities.")] = Recipe.scheme,
+    hidden: Annotated[int, typer.Option(min=1, max=2048, help="LSTM units of one direction.")] = NetworkConfig.hidden,
+    layers: Annotated[int, typer.Option(min=1, max=8, help="LSTM layers.")] = NetworkConfig.layers,
+    char_filters: Annotated[
+        int, typer.Option(min=0, max=2048, help="Filters of the char encoder; 0: none.")
+    ] = NetworkConfig.char_filters,
+    loss: Annotated[
+        Literal["crf", "softmax"], typer.Option(help="Of whole sentences, or of each token by itself.")
+    ] = Recipe.loss,
     optimizer: Annotated[Literal["adamw", "sgd"], typer.Option(help="Optimizer.")] = Recipe.optimizer,
     lr: Annotated[float, typer.Option(help="Learning rate at the start.")] = Recipe.lr,
     word_lr: Annotated[float, typer.Option(help="The same for the word table; 0 keeps the vectors.")] = Recipe.word_lr,
+    weight_decay: Annotated[
+        float, typer.Option(min=0, max=1, help="Pull of the weights towards zero.")
+    ] = Recipe.weight_decay,
     epochs: Annotated[int, typer.Option(min=1, help="Most epochs; the rates fall to zero over them.")] = Recipe.epochs,
     patience: Annotated[
         int, typer.Option(min=1, help="Epochs without a better dev F1 before stopping.")
     ] = Recipe.patience,
-    batch: Annotated[int, typer.Option(min=1, help="Sentences in a batch.")] = Recipe.batch_sentences,
+    batch_sentences: Annotated[
+        int, typer.Option("--batch", min=1, help="Sentences in a batch.")
+    ] = Recipe.batch_sentences,
     dropout: Annotated[float, typer.Option(min=0, max=0.95, help="Variational dropout.")] = Recipe.dropout,
     word_dropout: Annotated[
         float, typer.Option(min=0, max=0.95, help="Share of words hidden from the word table.")
     ] = Recipe.word_dropout,
-    min_freq: Annotated[int, typer.Option(min=1, help="Rarer words get no row of their own.")] = Recipe.min_freq,
-    hidden: Annotated[int, typer.Option(min=1, max=2048, help="LSTM units of one direction.")] = NetworkConfig.hidden,
-    layers: Annotated[int, typer.Option(min=1, max=8, help="LSTM layers.")] = NetworkConfig.layers,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Same seed, same machine: same model.")] = Recipe.seed,
+    ema: Annotated[
+        float, typer.Option(min=0, max=0.99999, help="Decay of the average of weights that is published; 0: none.")
+    ] = Recipe.ema,
+    margin: Annotated[
+        float, typer.Option(min=0, help="F1 points that the live version's dev F1 may be missed by.")
+    ] = MARGIN,
+    force: Annotated[bool, typer.Option("--force", help="Publish past every gate but that of integrity.")] = False,
 ) -> None:
-    """Train a tagger and publish it.
+    """Train a tagger, and publish it.
 
-    Files are CoNLL columns of any scheme (IO, IOB1, BIO, BIOES, BILOU); the scheme is found out. The epoch with the
-    best F1 on the dev files is published as OUTPUT/000001.safetensors, or the next number, which a server that watches
-    OUTPUT takes by itself.
+    Files are CoNLL columns of any scheme (IO, IOB1, BIO, BIOES, BILOU; it is found out), JSON lines with spans, or
+    folders of them. The epoch with the best F1 on the dev files is kept in the run's folder and, with --output,
+    published as OUTPUT/000001.safetensors or the next number, which a server that watches OUTPUT takes by itself.
+    A run that was stopped or killed goes on with --resume.
 
     \b
         nertrainer train --train train.conll --dev dev.conll --output models/en
+        nertrainer train --resume runs/en-1
     """
-    where = torch_device(device)
+    if resume:
+        refuse_others(context, allowed=("save-every", "margin", "force"))
+    _refuse_nonsense(context.params)
+    where = processes.join(torch_device(device))
+    screen.quiet = processes.rank() > 0
+    values = {**context.params, "precision": best_precision(where) if precision == "auto" else precision}
+    recipe = Recipe(**{field.name: values[field.name] for field in fields(Recipe) if field.name in values})
+    wanted = VectorOptions(vectors, max_vectors, vector_size, word_rows)
+    network = NetworkConfig(hidden=hidden, layers=layers, char_filters=char_filters)
+    with Stop() as stop, ExitStack() as stack:
+        with _leaving(resume), stop.at_once():
+            begun = stack.enter_context(Run.open(resume)) if resume and processes.rank() == 0 else None
+            result = processes.shared(begun.result if begun else None)
+            if result:
+                say(f"{resume}: finished; nothing is left to do")
+                if begun:
+                    print(result["checkpoint"])  # noqa: T201
+                return
+            known = begun.check_files() if begun else {}
+            lesson, sha256 = read_lesson(
+                train_files, dev_files, labels, wanted, start, teacher, network, recipe, where, known
+            )
+            for file in sha256.keys() - known.keys() if begun else ():
+                raise ValueError(f"{file}: is new since {resume} began; take it away, or start a new run")
+            if output:
+                _check_writable(output)  # said before the work, not after
+        stack.callback(processes.leave)
+        if processes.rank():
+            follow(lesson, recipe, stop)
+            return
+        if not begun:
+            kept = resolved(context, device=where.type, precision=recipe.precision)
+            begun = stack.enter_context(
+                Run.create(run or _free_folder(output.resolve().name if output else train_files[0].stem), kept, sha256)
+            )
+        say(f"run: {begun.path}")
+        with _leaving(begun.path):
+            if seeds > 1:
+                outcomes = fit_seeds(begun, lesson, recipe, seeds, stop, save_every, say)
+                screen.print(seeds_table(outcomes))
+                best = best_of(outcomes)
+            else:
+                fit(begun, lesson, recipe, stop, save_every, say)
+                best = outcome(begun, seed)
+            with stop.at_once():
+                model = load(best.checkpoint, where)
+                for corpus in lesson.dev.values():
+                    screen.print(scores_table(evaluate(model, corpus.sentences), str(corpus.path)))
+                path = best.checkpoint
+                if output:
+                    path = publish_gated(path, output, margin=margin, force=force, say=say, device=where)
+                begun.finish({**asdict(best), "checkpoint": str(path.absolute())})
+    print(path)  # noqa: T201
+    _say_end(best, path, output)
+
+
+def _refuse_nonsense(values: Mapping[str, Any]) -> None:
+    """ValueError where options do not go together."""
+    lr, word_lr = values["lr"], values["word_lr"]
     if not (0 < lr < math.inf and 0 <= word_lr < math.inf):
         raise ValueError(f"--lr {lr} --word-lr {word_lr}: expected finite rates, --lr above 0 and --word-lr 0 or more")
-    label_map = read_label_map(labels)
-    training = [read_corpus(path, label_map) for path in train_files]
-    dev = [read_corpus(path, label_map) for path in dev_files]
-    sentences = [sentence for corpus in training for sentence in corpus.sentences]
-    found = sorted({label for corpus in training for label in corpus.labels})
-    for corpus in (*training, *dev):
-        if not corpus.labels:
-            raise CorpusError(f"{corpus.path}: holds no entity; give annotated text")
-    recipe = Recipe(
-        scheme=scheme,
-        min_freq=min_freq,
-        epochs=epochs,
-        patience=patience,
-        batch_sentences=batch,
-        optimizer=optimizer,
-        lr=lr,
-        word_lr=word_lr,
-        dropout=dropout,
-        word_dropout=word_dropout,
-        seed=seed,
-    )
-    table = tag_table(found, recipe.scheme)
-    check_table(table)
-    output.mkdir(parents=True, exist_ok=True)
-    if not os.access(output, os.W_OK):  # said before the work, not after
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(output))
-    pretrained = _vectors(vectors, max_vectors)
-    vocabulary = Vocabulary.build((sentence.words for sentence in sentences), min_freq, pretrained)
-    if pretrained:
-        _say_coverage(sentences, pretrained)
-    word_dim = len(next(iter(pretrained.values()))) if pretrained else NetworkConfig.word_dim
-    config = NetworkConfig(word_dim=word_dim, hidden=hidden, layers=layers)
-    network = new_network(config, vocabulary, table, pretrained, recipe)
-    provenance = {
-        "train": [_origin(corpus) for corpus in training],
-        "dev": [_origin(corpus) for corpus in dev],
-        "vectors": vectors.name if vectors else None,
-        "recipe": asdict(recipe),
-        "torch": torch.__version__,
-    }
-    started = time.monotonic()
-    events = train(network, vocabulary, table, sentences, recipe, where)
-    best, epoch, results = _fit(events, Card(table, config, {}, provenance), vocabulary, where, dev, recipe)
-    seconds = time.monotonic() - started
-    card = replace(best.card, provenance={**provenance, "epoch": epoch, "seconds": round(seconds)})
-    path = publish(output, replace(best, card=card), _known(dev[0].sentences))
-    for corpus, result in zip(dev, results, strict=True):
-        screen.print(scores_table(result, str(corpus.path)))
-    print(path)  # noqa: T201
-    figure = 100 * card.metrics["dev_f1"]
-    say(f"published {path}: dev F1 {figure:.2f} at epoch {epoch}, after {seconds / 60:.1f} minutes")
+    shape = NetworkConfig()
+    own = [name for name in ("hidden", "layers", "char_filters") if values[name] != getattr(shape, name)]
+    own += ["vectors"] if values["vectors"] else []
+    if values["start"] and own:
+        names = " and ".join(f"--{name.replace('_', '-')}" for name in own)
+        raise ValueError(f"--start takes words and shape from its checkpoint; leave out {names}")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and values["seeds"] > 1:
+        raise ValueError("--seeds trains one model after the other; give it without torchrun")
+
+
+def best_precision(device: torch.device) -> Literal["float32", "bfloat16"]:
+    """bfloat16 where the device multiplies it faster than float32."""
+    # Older releases of torch lack the list of what the processor has.
+    processor: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    has_it = device.type == "cuda" or processor.get("avx512_bf16") or processor.get("amx_bf16")
+    return "bfloat16" if has_it else "float32"
+
+
+@contextmanager
+def _leaving(run: Path | None) -> Iterator[None]:
+    """Say how to go on, where a signal or a full disk ends the work on this run, if there is one yet."""
+    go_on = f"go on with `nertrainer train --resume {shlex.quote(str(run))}`" if run else "no run was begun"
+    try:
+        yield
+    except Stopped as stopped:
+        say(f"{stopped}; {go_on}")
+        raise SystemExit(stopped.code) from None
+    except OSError as error:
+        if run is None or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise ValueError(
+            f"{error.filename or run}: {error.strerror}; what was saved before is whole: make room, then {go_on}"
+        ) from error
+
+
+def _check_writable(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+
+
+def _free_folder(name: str) -> Path:
+    """Make the folder runs/NAME-1, or the next number that is free."""
+    for number in count(1):
+        path = Path("runs", f"{name}-{number}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return path
+    raise AssertionError
+
+
+def _say_end(best: Outcome, path: Path, output: Path | None) -> None:
+    figure = 100 * best.dev_f1
+    done = "published" if output else "trained"
+    say(f"{done} {path}: dev F1 {figure:.2f} at epoch {best.epoch}, after {best.seconds / 60:.1f} minutes")
     if figure == 0:
         say("warning: it finds nothing right on the dev files; train longer, or on more text, before it serves")
-    say(f"next: nerserver --model {output}   (a server that watches the folder takes the file by itself)")
-
-
-def _fit(
-    events: Iterable[Step | EpochEnd],
-    card: Card,
-    vocabulary: Vocabulary,
-    device: torch.device,
-    dev: Sequence[Corpus],
-    recipe: Recipe,
-) -> tuple[Model, int, list[Evaluation]]:
-    """The model of the epoch with the best dev F1, as it will be published, that epoch, and its figures on each."""
-    best: Model | None = None
-    best_epoch = 0
-    best_results: list[Evaluation] = []
-    with training_bar() as bar:
-        task = bar.add_task("", total=None, loss="", f1="")
-        for event in events:
-            if isinstance(event, Step):
-                bar.update(
-                    task,
-                    total=event.steps * recipe.epochs,
-                    completed=event.steps * (event.epoch - 1) + event.step,
-                    description=f"epoch {event.epoch}",
-                    loss=f"{event.loss:.2f}",
-                )
-                continue
-            model = rounded(card, vocabulary, event.network, device)
-            results = [evaluate(model, corpus.sentences) for corpus in dev]
-            f1 = sum(result.overall.f1 for result in results) / len(results)
-            if best is None or f1 > best.card.metrics["dev_f1"]:
-                each = {
-                    f"dev_f1/{corpus.path.parent.name}/{corpus.path.stem}": result.overall.f1
-                    for corpus, result in zip(dev, results, strict=True)
-                }
-                best = replace(model, card=replace(card, metrics={"dev_f1": f1, **each}))
-                best_epoch, best_results = event.epoch, results
-            bar.update(task, f1=f"{100 * best.card.metrics['dev_f1']:.2f}")
-            say(f"epoch {event.epoch}: loss {event.loss:.3f}, dev F1 {100 * f1:.2f}")
-            if event.epoch - best_epoch >= recipe.patience:
-                break
-    assert best is not None
-    return best, best_epoch, best_results
-
-
-def _known(sentences: Sequence[Sentence]) -> list[tuple[str, ...]]:
-    """A few sentences, evenly spaced among those that hold entities, for the card's known answers."""
-    telling = [sentence.words for sentence in sentences if sentence.spans and len(sentence.words) <= 50]
-    return telling[:: max(1, len(telling) // KNOWN_ANSWERS)][:KNOWN_ANSWERS]
-
-
-def _vectors(path: Path | None, most: int | None) -> Vectors:
-    if path is None:
-        return {}
-    say(f"{path}: reading vectors")
-    return read_vectors(path, most)
-
-
-def _say_coverage(sentences: Sequence[Sentence], vectors: Vectors) -> None:
-    words = [word.lower() for sentence in sentences for word in sentence.words]
-    share = sum(word in vectors for word in words) / len(words)
-    low = "; are they of the same language?" if share < 0.5 else ""
-    say(f"{100 * share:.0f} % of the training tokens have one of {len(vectors):,} vectors{low}")
-
-
-def _origin(corpus: Corpus) -> dict[str, Any]:
-    digest = hashlib.sha256(corpus.path.read_bytes()).hexdigest()
-    return {"file": corpus.path.name, "sha256": digest, "sentences": len(corpus.sentences)}
+    if output:
+        say(f"next: nerserver --model {output}   (a server that watches the folder takes the file by itself)")
+    else:
+        say(f"next: nertrainer publish {path.parent} models/NAME")

@@ -1,0 +1,200 @@
+"""A training run as a folder: all that is needed to go on after the process is gone, and to see how it went.
+
+    config.toml        every option, resolved, and the SHA-256 of every file that is read
+    state.safetensors  the training itself, as of the last save
+    best.safetensors   the checkpoint of the best epoch, which alone says which epoch that is
+    metrics.jsonl      a line an epoch
+    curve.png          loss and dev F1 to look at; events.* are the same for TensorBoard
+    result.json        how it ended; a run that has it is finished
+
+Every file but the events is replaced as a whole. The state is written last: what is newer than it is made anew.
+"""
+
+import fcntl
+import hashlib
+import json
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from nermodel.checkpoint import Card, Model, load, write
+from nermodel.files import PARTIAL, new_file, replace_file
+
+BEST = "best.safetensors"
+CONFIG = "config.toml"
+_STATE = "state.safetensors"
+_METRICS = "metrics.jsonl"
+_RESULT = "result.json"
+_PROGRESS = "nerstream.run"  # the key of the state's metadata
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a state is, and what later epochs' lines need of the process that wrote it."""
+
+    epochs: int = 0  # that ended, were scored and stand in metrics.jsonl
+    step: int = 0  # of the next epoch
+    lr: float = 0.0  # of the last step
+    seconds: float = 0.0  # of all processes, as far as their steps were saved
+
+
+class Run:
+    """A run's folder, in the hands of this process alone until it is closed."""
+
+    def __init__(self, path: Path, config: Mapping[str, Any], sha256: Mapping[str, str]):
+        """Of a folder that `create` or `open` has made sure of; they are the way to get one."""
+        self.path = path
+        self.config = config  # option names and their values
+        self.sha256 = sha256  # of files by their absolute paths
+        self.progress = Progress()
+        self.metrics: list[dict[str, Any]] = []
+
+    @classmethod
+    def create(cls, path: Path, config: Mapping[str, Any], sha256: Mapping[str, str]) -> Self:
+        """Begin a run in an empty or new folder; ValueError where it is neither."""
+        path.mkdir(parents=True, exist_ok=True)
+        if (path / CONFIG).exists():
+            raise ValueError(f"{path}: is a run already; go on with --resume {path}, or give another --run")
+        if any(each.name != "lock" for each in path.iterdir()):
+            raise ValueError(f"{path}: is not empty; give a new folder as --run")
+        run = cls(path, config, sha256)
+        with run._locking():
+            run._write_config()
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Go on with a run as it was saved last; ValueError where there is none, or it is at work or damaged."""
+        config = read_config(path / CONFIG)
+        run = cls(path, config, config.pop("sha256", {}))
+        with run._locking():
+            for partial in path.glob(PARTIAL.format("*")):
+                partial.unlink()
+            run.progress = run._read_progress()
+            run.metrics = run._read_metrics()
+        return run
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._locked.close()
+
+    @property
+    def best_path(self) -> Path:
+        """Where the best epoch's checkpoint is, once there is one."""
+        return self.path / BEST
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """How the run ended, if it did."""
+        path = self.path / _RESULT
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+    def best(self) -> Card | None:
+        """What the best epoch's checkpoint says of itself; CheckpointError or OSError if it is damaged or gone."""
+        if not self.progress.epochs and not self.best_path.exists():
+            return None
+        return load(self.best_path, torch.device("cpu")).card
+
+    def keep(self, model: Model, known: Sequence[Sequence[str]]) -> None:
+        """Write the best epoch's checkpoint."""
+        write(self.best_path, model, known)
+
+    def log(self, line: Mapping[str, Any]) -> None:
+        """Add an epoch's line to the metrics."""
+        self.metrics.append(dict(line))
+        text = "".join(f"{json.dumps(each, ensure_ascii=False)}\n" for each in self.metrics)
+        replace_file(self.path / _METRICS, text.encode())
+
+    def save(self, state: Mapping[str, Tensor], progress: Progress) -> None:
+        """Write the state; from here on a resumed run begins with it."""
+        data = safetensors.torch.save(dict(state), {_PROGRESS: json.dumps(asdict(progress))})
+        replace_file(self.path / _STATE, data)
+        self.progress = progress
+
+    def state(self) -> dict[str, Tensor] | None:
+        """The tensors last saved, if any were."""
+        path = self.path / _STATE
+        return safetensors.torch.load_file(path) if path.exists() else None
+
+    def finish(self, result: Mapping[str, Any], name: str = _RESULT) -> None:
+        """Write how the run ended."""
+        replace_file(self.path / name, f"{json.dumps(result, ensure_ascii=False, indent=2)}\n".encode())
+
+    def check_files(self) -> Mapping[str, str]:
+        """The SHA-256 of the files the run was begun with; ValueError where one changed, OSError where it is gone."""
+        for name, digest in self.sha256.items():
+            if sha256(Path(name)) != digest:
+                raise ValueError(f"{name}: changed since {self.path} began; put it back, or start a new run")
+        return self.sha256
+
+    def _read_progress(self) -> Progress:
+        path = self.path / _STATE
+        if not path.exists():
+            return Progress()
+        try:
+            with safetensors.safe_open(path, "pt") as file:
+                return Progress(**json.loads(file.metadata()[_PROGRESS]))
+        except (KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
+            raise ValueError(f"{path}: not the state of this run; it was damaged, so start a new run") from error
+
+    def _read_metrics(self) -> list[dict[str, Any]]:
+        path = self.path / _METRICS
+        try:
+            text = path.read_text(encoding="utf-8") if path.exists() else ""
+            lines = [json.loads(line) for line in text.split("\n") if line]
+            if len(lines) < self.progress.epochs:
+                raise ValueError(f"{len(lines)} of {self.progress.epochs} epochs")
+        except ValueError as error:
+            raise ValueError(f"{path}: not the metrics of this run; it was damaged, so start a new run") from error
+        return lines[: self.progress.epochs]
+
+    def _write_config(self) -> None:
+        lines = [f"{name} = {_toml(value)}\n" for name, value in self.config.items()]
+        lines += ["\n[sha256]\n", *(f"{_toml(name)} = {_toml(value)}\n" for name, value in self.sha256.items())]
+        new_file(self.path / CONFIG, "".join(lines).encode())
+
+    @contextmanager
+    def _locking(self) -> Iterator[None]:
+        """Take the folder; the kernel gives it back when this process ends in whatever way, or the body fails."""
+        self._locked = (self.path / "lock").open("w")
+        try:
+            fcntl.flock(self._locked, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError as error:
+            self._locked.close()
+            raise ValueError(f"{self.path}: another trainer is at work on this run; wait until it ends") from error
+        except BaseException:
+            self._locked.close()
+            raise
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The values of a TOML file; ValueError where it is not one, or there is none."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        cure = "; give a folder that `nertrainer train` made" if path.name == CONFIG else ""
+        raise ValueError(f"{path}: there is no such file{cure}") from error
+    except ValueError as error:  # also text that is not UTF-8
+        raise ValueError(f"{path}: not TOML: {error}") from error
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _toml(value: object) -> str:
+    # Strings, numbers, booleans and lists of JSON are TOML too, but for one character.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
