@@ -9,10 +9,10 @@ ADDRESS ?= 127.0.0.1:50051
 EMBEDDED := model/nermodel/en/000001.safetensors
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow train serve bench bench-training default-model proto lint type check clean
+.PHONY: help demo test test-slow train serve bench bench-training reproduce-conll default-model proto lint type check clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/installed: pyproject.toml
 	@echo "installing into $(VENV), a few minutes the first time"
@@ -30,9 +30,9 @@ test: $(VENV)/installed ## Run every quick test
 test-slow: $(VENV)/installed ## Run the tests that take minutes
 	$(BIN)/pytest -m slow
 
-train: $(VENV)/installed ## Train on examples/corpus and publish into MODEL (models/en)
+train: $(VENV)/installed ## Go on from the embedded model on examples/corpus, and publish into MODEL (models/en)
 	$(BIN)/nertrainer train --train examples/corpus/train.conll --dev examples/corpus/dev.conll \
-	  --vectors $(EMBEDDED) --output $(MODEL)
+	  --start $(EMBEDDED) --epochs 5 --lr 2e-4 --output $(MODEL)
 
 serve: $(VENV)/installed ## Serve the newest checkpoint of MODEL on ADDRESS, at first the embedded one
 	@mkdir -p $(MODEL) && { ls $(MODEL)/*.safetensors >/dev/null 2>&1 || cp $(EMBEDDED) $(MODEL)/; }
@@ -44,7 +44,10 @@ bench-training: $(VENV)/installed ## Measure training against the plain loop: DA
 bench: $(VENV)/installed ## Measure the server over gRPC on this machine
 	$(BIN)/python tests/bench/throughput.py
 
-default-model: $(VENV)/installed ## Train the embedded model anew: DATA=folder of corpora VECTORS=glove.6B.100d.txt
+reproduce-conll: $(VENV)/installed ## Train on CoNLL-2003, five seeds and ablations: DATA=corpora VECTORS=glove.6B.100d.txt
+	trainer/reproduce-conll.sh $(BIN) "$(DATA)" "$(VECTORS)"
+
+default-model: $(VENV)/installed ## Train the embedded model anew: DATA=corpora VECTORS="glove.6B.100d.txt spacy.txt"
 	trainer/default-model.sh $(BIN) "$(DATA)" "$(VECTORS)"
 
 proto: $(VENV)/installed ## Generate the modules of the wire contract

@@ -252,7 +252,8 @@ def _pack(network: Network, vocabulary: Vocabulary) -> dict[str, Tensor]:
     tensors["word.weight"] = (table / scale.unsqueeze(1)).round().to(torch.int8)
     tensors[_SCALE] = scale
     tensors[_WORDS] = _bytes(zlib.compress("".join(f"{word}\n" for word in vocabulary.words).encode(), 9))
-    tensors[_SHARED] = torch.tensor(vocabulary.shared, dtype=torch.int32)
+    is_small = vocabulary.word_rows <= 1 << 16
+    tensors[_SHARED] = torch.tensor(vocabulary.shared, dtype=torch.uint16 if is_small else torch.int32)
     tensors[_CHARS] = _bytes(vocabulary.chars.encode())
     return tensors
 

@@ -67,7 +67,8 @@ class Vocabulary:
         # A word with a line feed could not be told from two in the checkpoint; it keeps its char encoding.
         table = dict.fromkeys(word for word in (*seen, *added) if "\n" not in word)
         rows = {word: row for row, word in enumerate(table, 2)}
-        tail = {word: rows[near] for word, near in (shared or {}).items() if word not in rows and "\n" not in word}
+        further = sorted((word, near) for word, near in (shared or {}).items() if word not in rows and "\n" not in word)
+        tail = {word: rows[near] for word, near in further}
         return cls((*table, *tail), "".join(char for char, _ in chars.most_common()), tuple(tail.values()))
 
     @property

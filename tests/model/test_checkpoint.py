@@ -14,9 +14,11 @@ import safetensors.torch
 import torch
 from tests.conftest import MakeModel
 
-from nermodel.checkpoint import DEFAULT, CheckpointError, _sha256, load, publish, versions
+from nermodel.checkpoint import DEFAULT, Card, CheckpointError, _sha256, load, publish, rounded, versions
+from nermodel.network import Network, NetworkConfig
 from nermodel.tags import tags_to_spans
 from nermodel.text import tokenize
+from nermodel.vocabulary import Vocabulary
 
 CPU = torch.device("cpu")
 KNOWN = [["Mary", "Okafor", "left", "Oslo"], ["Siemens", "Inc."]]
@@ -54,6 +56,30 @@ def test_what_is_read_is_what_was_published(make_model: MakeModel, tmp_path: Pat
     assert (read.tags, read.vocabulary, read.card.metrics) == (model.tags, model.vocabulary, {"dev_f1": 0.5})
     for name, value in model.network.state_dict().items():
         assert torch.equal(read.network.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize("rows", [10, 70_000])
+def test_words_that_share_rows_come_back(make_model: MakeModel, tmp_path: Path, rows: int) -> None:
+    """A published vocabulary gives every word the row it had, shared or not, whatever the size of the table."""
+    words = [f"word{chr(97 + row % 26)}{row:x}" for row in range(rows)]
+    vocabulary = Vocabulary.build([["Oslo"]], 1, words, {"near": words[0], "nearer": words[-1]})
+    network = Network(NetworkConfig(word_dim=2, char_filters=0, hidden=2), vocabulary, make_model().tags)
+    card = Card(make_model().tags, NetworkConfig(word_dim=2, char_filters=0, hidden=2), {}, {})
+    read = load(publish(tmp_path, rounded(card, vocabulary, network, CPU), KNOWN), CPU)
+    assert read.vocabulary == vocabulary
+    assert read.vocabulary.word_ids(["near", "nearer"]).tolist() == vocabulary.word_ids([words[0], words[-1]]).tolist()
+
+
+def _words_cut(path: Path) -> None:
+    rewrite(path, lambda tensors, _: tensors.update({"vocabulary.words": tensors["vocabulary.words"][:-9]}))
+
+
+def _words_not_deflated(path: Path) -> None:
+    rewrite(path, lambda tensors, _: tensors["vocabulary.words"].fill_(7))
+
+
+def _words_shared_wrongly(path: Path) -> None:
+    rewrite(path, lambda tensors, _: tensors.update({"vocabulary.shared": torch.tensor([1], dtype=torch.int32)}))
 
 
 def test_numbers_ascend_and_no_draft_stays(make_model: MakeModel, tmp_path: Path) -> None:
@@ -140,6 +166,9 @@ def _other_answers(path: Path) -> None:
         (_shape, r"output.bias has shape \(3,\), expected \(9,\)"),
         (_missing, "lstm.weight_ih_l0 has shape none"),
         (_no_words, "vocabulary.words' is missing"),
+        (_words_cut, "vocabulary.words is cut short"),
+        (_words_not_deflated, "vocabulary.words is not deflated"),
+        (_words_shared_wrongly, "shares a row"),
         (_wrong_labels, "tag table"),
         (_future, "format 3, expected 2"),
         (lambda path: rewrite(path, lambda _, card: card.update(tags=[])), "tag table"),
