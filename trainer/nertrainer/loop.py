@@ -39,6 +39,7 @@ class Recipe:
     weight_decay: float = 0.01
     clip: float = 5.0  # of the gradient's norm
     dropout: float = 0.5  # variational, before and after the LSTM
+    recurrent_dropout: float = 0.0  # of the LSTM's recurrent weights
     word_dropout: float = 0.05  # share of a batch's words replaced by UNK
     ema: float = 0.999  # decay of the average of all weights but the word table; it is evaluated and published
     loss: Literal["crf", "softmax"] = "crf"  # softmax: each token by itself, all legal transitions equal
@@ -82,7 +83,7 @@ def new_network(
     characters and tags that the two have in common.
     """
     torch.manual_seed(recipe.seed)
-    network = Network(config, vocabulary, table, recipe.dropout)
+    network = Network(config, vocabulary, table, recipe.dropout, recipe.recurrent_dropout)
     with torch.no_grad():
         bound = math.sqrt(3 / config.word_dim)
         network.word.weight[1:].uniform_(-bound, bound)

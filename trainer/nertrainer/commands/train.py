@@ -100,6 +100,9 @@ def train_command(
         int, typer.Option("--batch", min=1, help="Sentences in a batch.")
     ] = Recipe.batch_sentences,
     dropout: Annotated[float, typer.Option(min=0, max=0.95, help="Variational dropout.")] = Recipe.dropout,
+    recurrent_dropout: Annotated[
+        float, typer.Option(min=0, max=0.95, help="Dropout of the LSTM's recurrent weights.")
+    ] = Recipe.recurrent_dropout,
     word_dropout: Annotated[
         float, typer.Option(min=0, max=0.95, help="Share of words hidden from the word table.")
     ] = Recipe.word_dropout,
