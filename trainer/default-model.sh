@@ -23,17 +23,21 @@ fit() {
   shift
   if [ -e "$run/config.toml" ]; then
     "$bin/nertrainer" train --resume "$run"
-    return
+  else
+    for file in $vectors; do set -- "$@" --vectors "$file"; done
+    "$bin/nertrainer" train --run "$run" \
+      --train examples/corpus/train.conll --train examples/corpus/train.conll --train "$work/wikigold-train.txt" \
+      --train "$data/wnut17/train.txt" --train "$data/btc/a.txt" --train "$data/btc/b.txt" \
+      --train "$data/btc/e.txt" --train "$data/btc/f.txt" --train "$data/btc/g.txt" \
+      --dev examples/corpus/dev.conll --dev "$work/wikigold-dev.txt" --dev "$data/wnut17/dev.txt" \
+      --dev "$data/btc/h.txt" \
+      --labels person=PER,location=LOC,corporation=ORG,group=ORG,product=,creative-work= \
+      --min-freq 2 --vector-size 160 "$@"
   fi
-  for file in $vectors; do set -- "$@" --vectors "$file"; done
-  "$bin/nertrainer" train --run "$run" \
-    --train examples/corpus/train.conll --train examples/corpus/train.conll --train "$work/wikigold-train.txt" \
-    --train "$data/wnut17/train.txt" --train "$data/btc/a.txt" --train "$data/btc/b.txt" --train "$data/btc/e.txt" \
-    --train "$data/btc/f.txt" --train "$data/btc/g.txt" \
-    --dev examples/corpus/dev.conll --dev "$work/wikigold-dev.txt" --dev "$data/wnut17/dev.txt" \
-    --dev "$data/btc/h.txt" \
-    --labels person=PER,location=LOC,corporation=ORG,group=ORG,product=,creative-work= \
-    --min-freq 2 --vector-size 160 "$@"
+  [ -e "$run/result.json" ] || {
+    echo "default-model: $run was stopped before its end; run this again to go on" >&2
+    exit 1
+  }
 }
 
 fit teachers --seeds 3 --epochs 16

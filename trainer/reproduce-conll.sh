@@ -21,6 +21,10 @@ fit() {
     "$bin/nertrainer" train --run "$run" --train "$data/conll2003/train.txt" --dev "$data/conll2003/dev.txt" \
       --patience 24 "$@"
   fi
+  [ -e "$run/result.json" ] || {
+    echo "reproduce-conll: $run was stopped before its end; run this again to go on" >&2
+    exit 1
+  }
 }
 
 fit seeds --vectors "$vectors" --seeds 5

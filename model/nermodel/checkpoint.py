@@ -54,7 +54,7 @@ class Card:
     metrics: Mapping[str, float]  # measured on the model as published: "dev_f1" in [0, 1]
     provenance: Mapping[str, Any]  # how it was trained: files, recipe, seed, versions
     known_answers: Sequence[tuple[Sequence[str], Sequence[str]]] = ()  # sentences with the tags this model gives them
-    created: str = ""  # ISO 8601, UTC; set when it is published
+    created: str = ""  # ISO 8601, UTC; set when it is written
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -137,9 +137,7 @@ class Model:
     @torch.inference_mode()
     def potentials(self, sentences: Sequence[Sequence[str]]) -> Potentials:
         """What the functions of `nermodel.crf` read, of sentences with at least one word each, as one batch."""
-        batch = Batch.of(sentences, self.vocabulary, self.device)
-        steps = (scores.masked_fill(~mask, -torch.inf) for scores, mask in self.network._transitions())
-        return Potentials(self.network(batch), batch.lengths_on_device, *steps)
+        return self.network.potentials(Batch.of(sentences, self.vocabulary, self.device))
 
 
 def rounded(card: Card, vocabulary: Vocabulary, network: Network, device: torch.device) -> Model:
@@ -166,12 +164,11 @@ def write(path: Path, model: Model, known: Sequence[Sequence[str]]) -> None:
 
 def _serialized(model: Model, known: Sequence[Sequence[str]]) -> bytes:
     check_table(model.tags)
-    answers = [
-        (tuple(words), tuple(model.tags[tag] for tag in tags))
-        for words, tags in zip(known, model.tag(known), strict=True)
-    ]
-    card = replace(model.card, known_answers=answers, created=datetime.now(UTC).isoformat(timespec="seconds"))
     tensors = _pack(model.network, model.vocabulary)
+    # As `parse` proves them, so that no near tie falls otherwise there: in float32 on the CPU, one by one.
+    proof = _build(tensors, model.card, model.vocabulary, torch.device("cpu"))
+    answers = [(tuple(words), tuple(model.tags[tag] for tag in proof.tag([words])[0])) for words in known]
+    card = replace(model.card, known_answers=answers, created=datetime.now(UTC).isoformat(timespec="seconds"))
     description = json.dumps(card.to_json(), ensure_ascii=False)
     return safetensors.torch.save(tensors, {_CARD: description, "sha256": _sha256(tensors, description)})
 

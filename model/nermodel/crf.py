@@ -1,7 +1,6 @@
-"""The linear-chain CRF at decode time: batched Viterbi and exact probabilities that never leave the device.
+"""The linear-chain CRF beside torchcrf's loss: batched Viterbi, log-partition and exact probabilities on the device.
 
-Shapes: B sentences, T tokens of the longest, C tags, N spans. The loss is torchcrf's; this decodes the same scores.
-No illegal path is ever taken or counted.
+Shapes: B sentences, T tokens of the longest, C tags, N spans. A score of -inf forbids.
 """
 
 from collections.abc import Sequence

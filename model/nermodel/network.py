@@ -78,14 +78,7 @@ class Network(nn.Module):
     follow_legal: Tensor
     end_legal: Tensor
 
-    def __init__(
-        self,
-        config: NetworkConfig,
-        vocabulary: Vocabulary,
-        table: Sequence[str],
-        dropout: float = 0.0,
-        recurrent_dropout: float = 0.0,
-    ):
+    def __init__(self, config: NetworkConfig, vocabulary: Vocabulary, table: Sequence[str], dropout: float = 0.0):
         super().__init__()
         self.word = nn.Embedding(vocabulary.word_rows, config.word_dim, padding_idx=PAD, sparse=True)
         self.char = nn.Embedding(vocabulary.char_rows, config.char_dim, padding_idx=PAD)
@@ -101,12 +94,10 @@ class Network(nn.Module):
             config.layers,
             batch_first=True,
             bidirectional=True,
-            dropout=dropout if config.layers > 1 else 0.0,
         )
         self.output = nn.Linear(2 * config.hidden, len(table))
         self.crf = CRF(len(table), batch_first=True)
         self.dropout = dropout
-        self.recurrent_dropout = recurrent_dropout
         for name, mask in zip(("start_legal", "follow_legal", "end_legal"), legal(table), strict=True):
             self.register_buffer(name, mask, persistent=False)
         self.forbid_illegal()
@@ -130,11 +121,10 @@ class Network(nn.Module):
         return scores
 
     def _both_directions(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """What the packed LSTM gives, x [B, T, D] to [B, T, 2H], its recurrent weights dropped out (Merity et al. 2018).
+        """The LSTM's states, x [B, T, D] to [B, T, 2H], with variational dropout between its layers.
 
-        It is faster to train on a CPU, where a packed sequence's gradient costs time quadratic in T. Padding at the end
-        is harmless to a direction that reads towards it, so each direction runs by itself, and the backward one reads
-        every sentence reversed.
+        Packing, whose gradient on a CPU costs time quadratic in T, is not needed: padding at the end is harmless to a
+        direction that reads towards it, so each runs by itself, and the backward one reads every sentence reversed.
         """
         places = torch.arange(x.shape[1], device=x.device)
         last = lengths.to(x.device).unsqueeze(1) - 1
@@ -146,7 +136,6 @@ class Network(nn.Module):
             outputs = []
             for suffix in ("", "_reverse"):
                 weights = [getattr(self.lstm, f"{name}_l{layer}{suffix}") for name in _LSTM_WEIGHTS]
-                weights[1] = nn.functional.dropout(weights[1], self.recurrent_dropout)
                 read = x.gather(1, reversal.expand(x.shape)) if suffix else x
                 states, _, _ = torch.lstm(read, (state, state), weights, True, 1, 0.0, True, False, True)
                 outputs.append(states.gather(1, reversal.expand(states.shape)) if suffix else states)
@@ -177,10 +166,14 @@ class Network(nn.Module):
         steps = (self.crf.start_transitions, self.crf.transitions, self.crf.end_transitions)
         return log_partition(Potentials(scores, batch.lengths_on_device, *steps))
 
+    def potentials(self, batch: Batch) -> Potentials:
+        """What a path's score is made of, illegal transitions forbidden."""
+        steps = (scores.masked_fill(~mask, -torch.inf) for scores, mask in self._transitions())
+        return Potentials(self(batch), batch.lengths_on_device, *steps)
+
     def decode(self, batch: Batch) -> Tensor:
         """The best legal tags [B, T]."""
-        start, transitions, end = (scores.masked_fill(~mask, -torch.inf) for scores, mask in self._transitions())
-        return viterbi(self(batch), batch.lengths_on_device, start, transitions, end)
+        return viterbi(*self.potentials(batch))
 
     def _transitions(self) -> tuple[tuple[Tensor, Tensor], ...]:
         return (

@@ -1,21 +1,18 @@
 """The command `nertrainer`, as a process."""
 
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import torch
 from tests.conftest import MakeModel
 
-from nermodel.checkpoint import load, publish
+from nermodel.checkpoint import publish
 from nertrainer.cli import main
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}  # the model is too small for more
 CORPUS = Path(__file__).parents[2] / "examples" / "corpus"
-SMALL = ["--hidden", "20", "--epochs", "1", "--batch", "32"]
 
 
 def nertrainer(*arguments: object, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -29,27 +26,6 @@ def columns(path: Path, sentences: int) -> Path:
     parts = (CORPUS / "train.conll").read_text(encoding="utf-8").split("\n\n")
     path.write_text("\n\n".join(parts[:sentences]) + "\n", encoding="utf-8")
     return path
-
-
-def test_train_publishes_a_checkpoint_that_evaluate_scores(tmp_path: Path) -> None:
-    """From columns to a published file, whose figures are those in its card; the path alone is on stdout."""
-    data = columns(tmp_path / "data.conll", 150)
-    arguments = ["--train", data, "--dev", data, "--output", tmp_path / "models" / "demo", *SMALL]
-    trained = nertrainer("train", *arguments, folder=tmp_path)
-    assert trained.returncode == 0, trained.stderr
-    assert "run: runs/demo-1\n" in trained.stderr
-    path = Path(trained.stdout.strip())
-    assert path == tmp_path / "models" / "demo" / "000001.safetensors"
-    assert "dev F1" in trained.stderr
-    model = load(path, torch.device("cpu"))
-    assert model.version == "demo/000001"
-    assert model.card.known_answers
-    scored = nertrainer("evaluate", path, data, "--json")
-    figures = json.loads(scored.stdout)
-    assert figures["f1"] == pytest.approx(model.card.metrics["dev_f1"])
-    assert set(figures["per_type"]) == {"LOC", "MISC", "ORG", "PER"}
-    assert figures["support"] == sum(scores["support"] for scores in figures["per_type"].values())
-    assert "BIO" in figures["scheme"]
 
 
 def test_evaluate_prints_a_table(make_model: MakeModel, tmp_path: Path) -> None:
@@ -70,10 +46,21 @@ def test_evaluate_prints_a_table(make_model: MakeModel, tmp_path: Path) -> None:
         (["evaluate", "{model}", "{bad}"], "bad.txt:1: has 1 column"),
         (["evaluate", "{model}", "{data}", "--labels", "PER"], "expected OLD=NEW"),
         (["train", "--train", "{bad}", "--dev", "{data}", "--output", "{folder}/x"], "bad.txt:1: has 1 column"),
-        (["train", "--train", "{data}", "--dev", "{data}", "--output", "{data}/x"], "Not a directory"),
+        (
+            ["train", "--train", "{data}", "--dev", "{data}", "--output", "{data}/x"],
+            "data.conll: a file, not a model's folder",
+        ),
         (["train", "--train", "{data}", "--dev", "{data}", "--output", "x", "--optimizer", "adam"], "adam"),
         (["train", "--train", "{data}"], "--dev"),
         (["train", "--train", "{data}", "--dev", "{data}", "--output", "x", "--lr", "nan"], "expected finite rates"),
+        (
+            ["train", "--train", "{data}", "--dev", "{data}", "--save-every", "inf"],
+            "--save-every inf: expected a finite",
+        ),
+        (
+            ["train", "--train", "{data}", "--dev", "{data}", "--margin", "inf"],
+            "--margin inf: expected a finite number",
+        ),
         (["train", "--train", "{data}", "--dev", "{blank}", "--output", "x"], "blank.txt: holds no entity"),
         (["train", "--train", "{many}", "--dev", "{many}", "--output", "x"], "130 labels make 521 tags"),
         (["trian"], "trian"),

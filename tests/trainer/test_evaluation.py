@@ -8,10 +8,10 @@ from rich.console import Console
 from tests.conftest import MakeModel
 from tests.trainer.spans import random_pairs
 
-from nermodel.tags import Span, tags_to_spans
+from nermodel.tags import Span
 from nertrainer.corpus import Sentence
 from nertrainer.evaluation import Scores, evaluate, evaluate_spans, predict
-from nertrainer.report import cells, scores_table
+from nertrainer.report import scores_table
 
 
 @pytest.mark.parametrize("scheme", ["BIO", "BIOES"])
@@ -20,7 +20,7 @@ def test_figures_are_those_counted_by_hand(make_model: MakeModel, scheme: str) -
     model = make_model(scheme=scheme)
     words = [("Mary", "left", "Oslo"), ("the", "Okafor"), ("in", "Siemens", "Inc.", "and"), ("Unseen", "of", "a")]
     sentences = [Sentence(text, (Span(0, 1, "PER"), Span(1, 2, "LOC"))) for text in words]
-    found = [set(tags_to_spans(tags)) for tags in predict(model, sentences)]
+    found = [set(spans) for spans in predict(model, sentences)]
     scored = [{span for span in spans if span.label in ("PER", "LOC")} for spans in found]
     hits = sum(len(spans & set(sentence.spans)) for spans, sentence in zip(scored, sentences, strict=True))
     result = evaluate(model, sentences)
@@ -35,8 +35,8 @@ def test_a_model_that_is_always_right_scores_one(make_model: MakeModel) -> None:
     model = make_model()
     sentences = [Sentence(("Mary", "Okafor", "left", "Oslo", word), ()) for word in ("in", "of", "Siemens", "the")]
     own = [
-        replace(sentence, spans=tuple(tags_to_spans(tags)))
-        for sentence, tags in zip(sentences, predict(model, sentences), strict=True)
+        replace(sentence, spans=tuple(spans))
+        for sentence, spans in zip(sentences, predict(model, sentences), strict=True)
     ]
     assert any(sentence.spans for sentence in own)
     assert evaluate(model, own).overall.f1 == 1.0
@@ -75,9 +75,3 @@ def test_scores_of_counts_are_those_of_seqeval(seed: int) -> None:
     assert [found.precision, found.recall, found.f1] == pytest.approx(
         [expected.precision, expected.recall, expected.f1]
     )
-
-
-def test_no_entities_have_no_figures() -> None:
-    """A group without entities shows dashes, which nobody takes for a bad figure."""
-    assert cells(Scores.of(0, 3, 0)) == ("-", "-", "-", "0")
-    assert cells(Scores.of(1, 3, 1_000)) == ("33.33", "0.10", "0.20", "1,000")

@@ -51,7 +51,7 @@ def test_entities_are_grouped_by_the_length_of_their_sentence(length: int, group
     assert {name: scores.support for name, scores in found.items() if scores.support} == {group: 1}
 
 
-def test_known_entities_are_told_from_new_ones() -> None:
+def test_seen_entities_are_told_from_unseen_ones() -> None:
     """By their words in the training text: an entity there, of whatever type, other words there, or not there."""
     training = [Sentence(("in", "New", "York", "Times", "Square"), (Span(1, 3, "ORG"),))]
     sentence = Sentence(
@@ -60,9 +60,9 @@ def test_known_entities_are_told_from_new_ones() -> None:
     )
     predicted = (Span(0, 2, "LOC"), Span(3, 5, "LOC"), Span(6, 7, "LOC"), Span(7, 9, "LOC"))
     assert examined([sentence], [predicted], training).by_surface == {
-        "seen as an entity": Scores.of(1, 1, 1),
-        "seen as other words": Scores.of(1, 2, 1),
-        "not seen": Scores.of(0, 1, 1),
+        "seen entity": Scores.of(1, 1, 1),
+        "seen words": Scores.of(1, 2, 1),
+        "unseen": Scores.of(0, 1, 1),
     }
     assert examined([sentence], [predicted]).by_surface is None
 
@@ -137,7 +137,8 @@ def test_the_gold_has_the_share_of_the_paths_that_mean_it(
             spans = tuple(span for span in tags_to_spans(model.tags[tag] for tag in path) if span.label in labels)
             shares[spans] = shares.get(spans, 0.0) + math.exp(score)
     sentences = [Sentence(words, spans) for spans in shares]
-    chances = [math.exp(chance) for chance in gold_log_probabilities(model, sentences, labels)]
+    potentials = model.potentials([words] * len(sentences))
+    chances = [math.exp(chance) for chance in gold_log_probabilities(model, potentials, sentences, labels)]
     assert len(shares) > 30
     assert chances == pytest.approx([share / sum(shares.values()) for share in shares.values()], abs=1e-5)
     assert sum(chances) == pytest.approx(1, abs=1e-4)
@@ -146,8 +147,8 @@ def test_the_gold_has_the_share_of_the_paths_that_mean_it(
 def test_gold_that_the_model_cannot_say_has_no_chance(make_model: MakeModel) -> None:
     """A label that the model lacks makes the gold impossible, and spoils no other sentence of the batch."""
     sentences = [Sentence(("Mary", "x"), (Span(0, 1, "PER"),)), Sentence(("a", "b"), (Span(0, 1, "NEW"),))]
-    alone = predictions(make_model(), sentences[:1])
-    found = predictions(make_model(), sentences)
+    alone, _ = predictions(make_model(), sentences[:1])
+    found, _ = predictions(make_model(), sentences)
     assert found[1].gold_log_probability == -math.inf
     assert found[0].gold_log_probability == pytest.approx(alone[0].gold_log_probability, abs=1e-5)
 
@@ -156,10 +157,9 @@ def test_predictions_are_those_of_the_tags(make_model: MakeModel) -> None:
     """In the order of the sentences, whatever order they are batched in."""
     model = make_model()
     sentences = [Sentence(("Mary", "in", "Oslo")[: 1 + row % 3] * (1 + row % 5), ()) for row in range(40)]
-    found = predictions(model, sentences)
-    assert [[span for span, _ in each.entities] for each in found] == [
-        tags_to_spans(tags) for tags in predict(model, sentences)
-    ]
+    found, speed = predictions(model, sentences)
+    assert [[span for span, _ in each.entities] for each in found] == predict(model, sentences)
+    assert speed.tokens_per_s / speed.sentences_per_s == pytest.approx(sum(len(each.words) for each in sentences) / 40)
     torch.testing.assert_close(
         [[score for _, score in each.entities] for each in found],
         [[score for _, score in model.entities([each.words])[0]] for each in sentences],

@@ -47,23 +47,23 @@ def checkpoint(make_model: MakeModel, tmp_path: Path) -> Path:
 
 
 def test_json_holds_everything(run: Run, checkpoint: Path, data: Path) -> None:
-    """One object a file, with the headline at the top and every table; known entities only with the training text."""
+    """One object a file, with the headline at the top and every table; seen entities only with the training text."""
     out, _ = run("evaluate", checkpoint, data, data, "--json")
     first, second = map(json.loads, out.splitlines())
     assert {**first, "speed": None} == {**second, "speed": None}
     assert (first["model"], first["support"], first["sentences"], first["by_surface"]) == ("demo/000001", 6, 4, None)
-    assert first["confusion"]["same_borders"].keys() == {"LOC", "ORG", "PER"}
+    assert first["confusion"]["same_boundaries"].keys() == {"LOC", "ORG", "PER"}
     assert first["measures"]["strict"]["overall"]["f1"] == pytest.approx(first["f1"])
     assert first["speed"]["tokens_per_s"] > 0
     assert any(entity["score"] for each in first["worst"] for entity in each["predicted"])
     out, _ = run("evaluate", checkpoint, data, "--json", "--train", data)
-    assert json.loads(out)["by_surface"]["seen as an entity"]["support"] == 6
+    assert json.loads(out)["by_surface"]["seen entity"]["support"] == 6
 
 
 def test_the_summary_says_where_the_rest_is(run: Run, checkpoint: Path, data: Path) -> None:
     """Without options: the table by type and a few lines, and on stderr how to see more."""
     out, err = run("evaluate", checkpoint, data)
-    assert all(word in out for word in ("LOC", "calibration error", "tokens a second", "borders"))
+    assert all(word in out for word in ("LOC", "calibration error", "tokens a second", "boundaries"))
     assert "what is taken for what" not in out
     assert all(option in err for option in ("--full", "--html", "--train"))
 
@@ -75,7 +75,7 @@ def test_full_prints_every_table(run: Run, checkpoint: Path, data: Path) -> None
         "by what counts as found",
         "by length of the entity",
         "by length of the sentence",
-        "known and new entities",
+        "seen and unseen entities",
         "what is taken for what",
         "calibration of scores",
         "sentences with most errors",

@@ -49,7 +49,8 @@ def test_vectors_are_joined_reduced_and_shared(folder: Path) -> None:
 
 def test_a_model_goes_on_from_another(folder: Path) -> None:
     """With --start the shape, words and weights are the checkpoint's, so that a tiny rate changes nearly nothing."""
-    first, _ = trained(folder, "first", hidden=8, vectors="one.txt", char_filters=7)
+    first, _ = trained(folder, "first", hidden=8, vectors="one.txt", char_filters=7, word_rows=5)
+    assert len(first.vocabulary.shared) == 2
     (folder / "other.conll").write_text("Bergen B-LOC\nis O\nfar O\n\nZoë B-PER\nleft O\n")
     second, _ = trained(folder, "second", train="other.conll", start="first/best.safetensors", lr=1e-9, word_lr=0)
     assert second.card.network == first.card.network
@@ -62,7 +63,7 @@ def test_a_model_goes_on_from_another(folder: Path) -> None:
     torch.testing.assert_close(
         new["crf.transitions"], old["crf.transitions"][columns][:, columns], atol=1e-5, rtol=1e-5
     )
-    words = ["the", "Oslo", "unheard"]
+    words = ["the", "Oslo", "Bergen", "Arequipa", "unheard"]
     rows = [model.vocabulary.word_ids(words) for model in (first, second)]
     torch.testing.assert_close(new["word.weight"][rows[1]], old["word.weight"][rows[0]], atol=0.01, rtol=0.01)
 
@@ -90,8 +91,10 @@ def test_labels_that_a_corpus_lacks_are_said_to_stay_open(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--start", "data.conll", "--hidden", "9"], "leave out --hidden"),
-        (["--start", "data.conll", "--vectors", "one.txt"], "leave out --vectors"),
+        (["--start", "data.conll", "--hidden", "9"], "--start does not go with --hidden"),
+        (["--start", "data.conll", "--vectors", "one.txt"], "--start does not go with --vectors"),
+        (["--loss", "softmax", "--teacher", "data.conll"], "--loss softmax does not go with --teacher"),
+        (["--word-rows", "9"], "--word-rows is said of vectors"),
         (["--start", "none.safetensors"], "none.safetensors: No such file"),
         (["--teacher", "data.conll"], "not a whole safetensors file"),
         (["--vectors", "one.txt", "--vector-size", "7"], "the vectors have 6 numbers"),

@@ -95,7 +95,7 @@ def test_figures_of_the_plots_are_those_of_the_tables() -> None:
     predicted = (*(Span(at, at + 1, "A") for at in range(22)), *(Span(at, at + 1, "B") for at in range(22, 33)))
     plots = "".join(re.findall(r"<svg.*?</svg>", page_of([sentence], [predicted]), re.DOTALL))
     shown = re.findall(r"<text[^>]*>([^<]*)</text>", plots)
-    assert {"22", "11", "66.7", "n = 33", "borders", "missed", "spurious"} <= set(shown)
+    assert {"22", "11", "66.7", "n = 33", "boundaries", "missed", "spurious"} <= set(shown)
 
 
 @pytest.mark.parametrize("predicted", [(), (Span(0, 1, "A"),)])

@@ -28,6 +28,12 @@ if processes.rank() == 0:
 processes.leave()
 """
 
+PATTERN = [
+    ((name, "PER"), ("left", ""), (place, "LOC"))
+    for name in ("Mary", "Ivan", "Chidi", "Noor")
+    for place in ("Oslo", "Lagos", "Lima", "Pune")
+]
+
 
 @pytest.mark.timeout(120)
 def test_two_processes_train_the_model_that_one_does(tmp_path: Path) -> None:
@@ -45,3 +51,21 @@ def test_two_processes_train_the_model_that_one_does(tmp_path: Path) -> None:
     assert one.keys() == two.keys()
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, atol=2e-3, rtol=1e-2)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_the_command_trains_under_torchrun(tmp_path: Path) -> None:
+    """Two processes learn what one learns, one of them writes and speaks, and both see that a run is finished."""
+    sentences = ["\n".join(f"{word} B-{tag}" if tag else f"{word} O" for word, tag in sentence) for sentence in PATTERN]
+    (tmp_path / "data.conll").write_text("\n\n".join(sentences) + "\n")
+    options = "--train data.conll --dev data.conll --hidden 12 --batch 5 --lr 0.02 --epochs 12 --ema 0.9 --dropout 0.2"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for arguments, said in ((["--run", "run", *options.split()], "dev F1 100.00"), (["--resume", "run"], "finished")):
+        command = [*torchrun, "nertrainer", "train", *arguments]
+        ended = subprocess.run(command, check=True, env=environment, cwd=tmp_path, capture_output=True, text=True)
+        (path,) = ended.stdout.split()
+        assert (tmp_path / path).samefile(tmp_path / "run" / "best.safetensors")
+        assert ended.stderr.count(said) == 1
+    assert (tmp_path / "run" / "result.json").exists()

@@ -17,7 +17,6 @@ import torch
 from tests.conftest import WORDS, MakeModel
 
 from nermodel.checkpoint import Card, Model, _sha256, load, publish, rounded, versions, write
-from nermodel.files import new_file
 from nermodel.network import Network, NetworkConfig
 from nermodel.tags import tag_table
 from nermodel.vocabulary import Vocabulary
@@ -90,11 +89,11 @@ def columns(path: Path, model: Model) -> Path:
     return path
 
 
-def run_of(folder: Path, model: Model, dev: Path, labels: str = "") -> Path:
+def run_of(folder: Path, model: Model, dev: Path, **facts: Any) -> Path:
     """A run's folder whose best checkpoint was chosen by this dev file."""
-    with Run.create(folder, {"dev": [str(dev)], "labels": labels}, {str(dev.absolute()): sha256(dev)}) as run:
+    with Run.create(folder, {"dev": [str(dev)]}, {str(dev.absolute()): sha256(dev)}) as run:
         origin = {"file": dev.name, "sha256": sha256(dev), "sentences": len(SENTENCES)}
-        run.keep(of(model, dev=[origin]), SENTENCES[:2])
+        run.keep(of(model, dev=[origin], **facts), SENTENCES[:2])
     return folder
 
 
@@ -208,7 +207,7 @@ def test_a_label_map_makes_the_same_file_another(make_model: MakeModel, tmp_path
     dev.write_text(dev.read_text().replace("-PER", "-person"))
     origin = [{"file": dev.name, "sha256": sha256(dev), "sentences": 14}]
     publish(tmp_path / "demo", of(live, 0.9, dev=origin, labels={}), SENTENCES[:2])
-    run = run_of(tmp_path / "run", live, dev, labels="person=PER")
+    run = run_of(tmp_path / "run", live, dev, labels={"person": "PER"})
     assert "100.00 against 100.00 of demo/000001, both measured" in attempt(run, tmp_path / "demo")[1]
 
 
@@ -380,22 +379,38 @@ def test_a_full_disk_leaves_nothing(make_model: MakeModel, tmp_path: Path) -> No
 
 
 def test_a_version_never_lacks_its_card(make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The card is there before the model is; what breaks in between costs a number, and takes the card along."""
+    """The card is there before the model is; what breaks in before the model is there takes the card along."""
     candidate = file(tmp_path / "new.safetensors", of(make_model()))
     folder = tmp_path / "demo"
+    link = Path.hardlink_to
 
-    def interrupted(path: Path, data: bytes) -> None:
+    def before(path: Path, partial: Path) -> None:
         if path.suffix == ".safetensors":
             assert (folder / "000001.md").exists()
             raise KeyboardInterrupt
-        new_file(path, data)
+        link(path, partial)
 
-    with monkeypatch.context() as patch:
-        patch.setattr("nertrainer.publication.new_file", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            attempt(candidate, folder)
-    assert [path.name for path in folder.iterdir()] == [".000001.taken"]
-    assert attempt(candidate, folder)[0].stem == "000002"
+    def after(path: Path, partial: Path) -> None:
+        link(path, partial)
+        if path.suffix == ".safetensors":
+            raise KeyboardInterrupt
+
+    def meanwhile(path: Path, partial: Path) -> None:
+        if path.suffix == ".safetensors":
+            path.write_text("another's")
+        link(path, partial)
+
+    for linking, error, left in (
+        (before, KeyboardInterrupt, []),
+        (after, KeyboardInterrupt, ["000002.md", "000002.safetensors"]),
+        (meanwhile, FileExistsError, ["000003.safetensors"]),
+    ):
+        seen = set(folder.iterdir()) if folder.exists() else set()
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "hardlink_to", linking)
+            with pytest.raises(error):
+                attempt(candidate, folder)
+        assert sorted(path.name for path in set(folder.iterdir()) - seen if path.suffix != ".taken") == left
 
 
 def test_of_several_seeds_the_best_is_published(make_model: MakeModel, tmp_path: Path) -> None:

@@ -1,9 +1,9 @@
 """A run's folder: what is written is read again, it has one master, and TensorBoard reads its events."""
 
-import struct
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from nertrainer.board import Board
-from nertrainer.curve import curve
+from nertrainer.curve import curve, drawn
 from nertrainer.run import CONFIG, Progress, Run, read_config, sha256
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 
 
-@given(TEXT, st.lists(TEXT, max_size=3), st.floats(allow_nan=False, allow_infinity=False), st.integers(-(2**63), 2**63))
+@given(TEXT, st.lists(TEXT, max_size=3), st.floats(allow_nan=False), st.integers(-(2**63), 2**63))
 def test_options_come_back_as_they_were(
     tmp_path_factory: pytest.TempPathFactory, text: str, texts: list[str], real: float, whole: int
 ) -> None:
@@ -117,10 +117,24 @@ def test_tensorboard_reads_what_is_written_and_forgets_what_is_made_anew(tmp_pat
 
 
 @pytest.mark.parametrize("epochs", [1, 3, 60])
-def test_the_curve_is_a_picture(epochs: int) -> None:
-    """However many epochs there are and whatever their files are called, there is a PNG of the same size."""
-    each = {"$a_{b/dev": 0.1, "데이터/dev": 0.3}
-    lines = [{"epoch": 1 + at, "loss": 1 / (1 + at), "dev_f1": 0.2, "dev_f1_each": each} for at in range(epochs)]
-    png = curve(lines, best=epochs)
-    assert png.startswith(b"\x89PNG\r\n")
-    assert struct.unpack(">II", png[16:24]) == (960, 660)
+def test_the_curve_draws_every_figure(epochs: int) -> None:
+    """However many epochs there are and whatever their files are called, each has its line, and the best its mark."""
+    names = ("$a_{b/dev", "데이터/dev")
+    x = range(1, epochs + 1)
+    lines = [
+        {
+            "epoch": at,
+            "loss": 1 / at,
+            "dev_f1": 0.75 * at / 100,
+            "dev_f1_each": {names[0]: at / 100, names[1]: at / 200},
+        }
+        for at in x
+    ]
+    upper, lower = drawn(lines, best=epochs).axes
+    found = {str(line.get_label()): np.asarray(line.get_xydata()).tolist() for line in upper.lines}
+    for name, of in ((names[0], 1.0), (names[1], 0.5), ("mean", 0.75)):
+        assert np.allclose(found[name], [[at, of * at] for at in x])
+    (mark,) = (line for line in upper.lines if line.get_marker() == "*")
+    assert np.allclose(np.asarray(mark.get_xydata()), [[epochs, 0.75 * epochs]])
+    assert np.allclose(np.asarray(lower.lines[0].get_xydata()), [[at, 1 / at] for at in x])
+    assert curve(lines, best=epochs).startswith(b"\x89PNG\r\n")

@@ -53,6 +53,7 @@ def test_the_nearest_word_is_found_by_angle() -> None:
     """Length does not count; every word gets one of the words that have rows."""
     table = np.array([[1, 0], [0, 1], [9, 1], [0.1, 0.2]], np.float32)
     assert nearest(Vectors("abcd", table), ["a", "b"], ["c", "d"]) == {"c": "a", "d": "b"}
+    assert nearest(Vectors("abcd", table), ["a", "b"], []) == {}
 
 
 def test_a_word_may_hold_spaces(tmp_path: Path) -> None:

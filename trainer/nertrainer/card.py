@@ -34,19 +34,6 @@ class Measured:
     corpus: Corpus
     result: Evaluation
 
-    @property
-    def name(self) -> str:
-        """The file's, with its folder's, as many are called dev.txt."""
-        return "/".join(self.corpus.path.parts[-2:])
-
-
-def dev_digests(card: Card) -> list[str]:
-    """The SHA-256 of the files that the epoch was chosen by, sorted; none where the provenance does not say."""
-    try:
-        return sorted(str(origin["sha256"]) for origin in card.provenance["dev"])
-    except (KeyError, TypeError):
-        return []
-
 
 def origins(card: Card, use: str) -> list[Origin]:
     """The files that the provenance names under `use`, "train" or "dev"; none where it does not say so as we do."""
@@ -77,7 +64,7 @@ def model_card(model: Model, version: str, size: int, measured: Sequence[Measure
         _data(model.card),
         "## Recipe\n\n" + _recipe(model.card),
         "## Limits\n\n" + _list(_limits(model, measured)),
-        _again(version, model.card, [one.name for one in measured]),
+        _again(version, model.card, [one.corpus.name for one in measured]),
     ]
     return "\n\n".join(filter(None, sections)) + "\n"
 
@@ -92,7 +79,7 @@ def _figures(card: Card, measured: Sequence[Measured]) -> str:
         scores = {**one.result.per_type, "all": one.result.overall}
         figures = [(name, *_percent(value), f"{value.support:,}") for name, value in scores.items()]
         table = _table(("type", "precision", "recall", "F1", "entities"), figures)
-        parts.append(f"{_plain(one.name)}, {len(one.corpus.sentences):,} sentences:\n\n{table}")
+        parts.append(f"{_plain(one.corpus.name)}, {len(one.corpus.sentences):,} sentences:\n\n{table}")
     if "dev_f1" in card.metrics:
         parts.append(f"Mean F1 of its dev files, as training measured it: {100 * card.metrics['dev_f1']:.2f}.")
     return "\n\n".join(parts)
@@ -129,7 +116,9 @@ def _limits(model: Model, measured: Sequence[Measured]) -> Iterable[str]:
     for one in measured:
         support.update({label: scores.support for label, scores in one.result.per_type.items()})
     if measured:
-        by_f1 = [(scores.f1, label, one.name) for one in measured for label, scores in one.result.per_type.items()]
+        by_f1 = [
+            (scores.f1, label, one.corpus.name) for one in measured for label, scores in one.result.per_type.items()
+        ]
         unknown = [label for label in model.labels if not support[label]]
         few = [f"{label} ({support[label]})" for label in model.labels if 0 < support[label] < FEW]
         if by_f1:

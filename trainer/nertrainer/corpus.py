@@ -46,6 +46,12 @@ class Corpus:
     files: Sequence[Path]  # those that were read
 
     @property
+    def name(self) -> str:
+        """The path's, with its folder's, as many are called dev.txt: "wikigold/dev.txt"."""
+        path = self.path.absolute()
+        return f"{path.parent.name}/{path.name}"
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """Entity types, sorted."""
         return tuple(sorted({span.label for sentence in self.sentences for span in sentence.spans}))

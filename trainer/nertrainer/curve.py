@@ -15,7 +15,17 @@ _GREY = "#666666"
 
 @mpl.rc_context({"text.parse_math": False})
 def curve(metrics: Sequence[Mapping[str, Any]], best: int) -> bytes:
-    """A PNG of the lines of metrics.jsonl, with the best epoch marked."""
+    """A PNG of `drawn`."""
+    png = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the font may lack letters of a file's name
+        FigureCanvasAgg(figure := drawn(metrics, best))
+        figure.savefig(png, format="png")
+    return png.getvalue()
+
+
+def drawn(metrics: Sequence[Mapping[str, Any]], best: int) -> Figure:
+    """The lines of metrics.jsonl: above dev F1 of each file and their mean, the best epoch marked; below the loss."""
     epochs = [line["epoch"] for line in metrics]
     figure = Figure(figsize=(8, 5.5), layout="constrained", dpi=120)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
@@ -42,9 +52,4 @@ def curve(metrics: Sequence[Mapping[str, Any]], best: int) -> bytes:
     lower.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
     lower.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     figure.legend(loc="outside right upper", frameon=False)
-    png = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the font may lack letters of a file's name
-        FigureCanvasAgg(figure)
-        figure.savefig(png, format="png")
-    return png.getvalue()
+    return figure

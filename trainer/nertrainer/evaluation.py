@@ -42,7 +42,7 @@ class Evaluation:
 
 def evaluate(model: Model, sentences: Sequence[Sentence]) -> Evaluation:
     """Tag the sentences and compare with their spans."""
-    return evaluate_spans(sentences, [tags_to_spans(tags) for tags in predict(model, sentences)])
+    return evaluate_spans(sentences, predict(model, sentences))
 
 
 def evaluate_spans(sentences: Sequence[Sentence], predicted: Sequence[Sequence[Span]]) -> Evaluation:
@@ -71,14 +71,19 @@ def annotated_labels(sentences: Sequence[Sentence]) -> list[str]:
     return sorted({span.label for sentence in sentences for span in sentence.spans})
 
 
-def predict(model: Model, sentences: Sequence[Sentence]) -> list[list[str]]:
-    """The model's tags of every sentence."""
+def predict(model: Model, sentences: Sequence[Sentence]) -> list[list[Span]]:
+    """The entities that the model finds in every sentence."""
+    return [tags_to_spans(model.tags[tag] for tag in path) for path in tag_ids(model, sentences)]
+
+
+def tag_ids(model: Model, sentences: Sequence[Sentence]) -> list[list[int]]:
+    """The model's tags of every sentence, as ids."""
     words = [sentence.words for sentence in sentences]
-    tags: list[list[str]] = [[] for _ in sentences]
+    paths: list[list[int]] = [[] for _ in sentences]
     for batch in by_length(words, BATCH_TOKENS):
-        for index, ids in zip(batch, model.tag([words[index] for index in batch]), strict=True):
-            tags[index] = [model.tags[tag] for tag in ids]
-    return tags
+        for index, path in zip(batch, model.tag([words[index] for index in batch]), strict=True):
+            paths[index] = path
+    return paths
 
 
 def _renamed(spans: Sequence[Span], length: int, names: Mapping[str, str]) -> list[str]:

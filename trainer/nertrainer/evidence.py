@@ -10,17 +10,15 @@ from typing import Any
 
 from nermodel.checkpoint import Model
 from nermodel.tags import Span
-from nertrainer.calibration import Calibration, calibrate
-from nertrainer.confusion import Confusion, confusion
 from nertrainer.corpus import Corpus, Sentence
 from nertrainer.evaluation import Evaluation, Scores, annotated_labels, evaluate_spans
-from nertrainer.measures import Measure, measures
-from nertrainer.predictions import Prediction, Speed, measure_speed, predictions
+from nertrainer.measures import Calibration, Confusion, Measure, calibrate, confusion, measures
+from nertrainer.predictions import Prediction, Speed, predictions
 
 WORST = 20  # sentences shown
 ENTITY_LENGTHS = ("1", "2", "3", "4+")  # in tokens
 SENTENCE_LENGTHS = ("1-10", "11-20", "21-40", "41+")
-SURFACES = ("seen as an entity", "seen as other words", "not seen")  # in the training text
+SURFACES = ("seen entity", "seen words", "unseen")  # in the training text
 
 
 @dataclass(frozen=True)
@@ -70,8 +68,8 @@ class Evidence:
 
 def gather(model: Model, corpus: Corpus, training: Sequence[Sentence] | None = None) -> Evidence:
     """Tag the corpus, measure the time, and examine what was found; `training` is what the model learnt from."""
-    speed = measure_speed(model, corpus.sentences)
-    return examine(corpus.sentences, corpus.places, predictions(model, corpus.sentences), speed, training)
+    predicted, speed = predictions(model, corpus.sentences)
+    return examine(corpus.sentences, corpus.places, predicted, speed, training)
 
 
 def examine(

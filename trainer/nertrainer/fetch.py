@@ -15,6 +15,7 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
+from nermodel.files import sync_folder
 from nertrainer.known import Part
 
 TIMEOUT_S = 30.0  # to connect, and for each read
@@ -46,11 +47,7 @@ def fetch(part: Part, folder: Path, source: Path | None, watch: Watch, timeout_s
         os.fsync(file.fileno())
         os.rename(_partial_path(path), path)
         _etag_path(path).unlink(missing_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync_folder(folder)
     return how
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nermodel.checkpoint import Model
-from nermodel.network import Batch, Network, NetworkConfig
+from nermodel.network import ILLEGAL, Batch, Network, NetworkConfig
 from nermodel.tags import Scheme, spans_to_tags
 from nermodel.vocabulary import UNK, Vocabulary
 from nertrainer import processes
@@ -39,7 +39,6 @@ class Recipe:
     weight_decay: float = 0.01
     clip: float = 5.0  # of the gradient's norm
     dropout: float = 0.5  # variational, before and after the LSTM
-    recurrent_dropout: float = 0.0  # of the LSTM's recurrent weights
     word_dropout: float = 0.05  # share of a batch's words replaced by UNK
     ema: float = 0.999  # decay of the average of all weights but the word table; it is evaluated and published
     loss: Literal["crf", "softmax"] = "crf"  # softmax: each token by itself, all legal transitions equal
@@ -83,7 +82,7 @@ def new_network(
     characters and tags that the two have in common.
     """
     torch.manual_seed(recipe.seed)
-    network = Network(config, vocabulary, table, recipe.dropout, recipe.recurrent_dropout)
+    network = Network(config, vocabulary, table, recipe.dropout)
     with torch.no_grad():
         bound = math.sqrt(3 / config.word_dim)
         network.word.weight[1:].uniform_(-bound, bound)
@@ -116,18 +115,22 @@ def _take_over(network: Network, vocabulary: Vocabulary, table: Sequence[str], s
         if char in start.vocabulary.chars
     ]
     tags = [(row, start.tags.index(tag)) for row, tag in enumerate(table) if tag in start.tags]
+    both = torch.tensor([row for row, _ in tags]), torch.tensor([before for _, before in tags])
     for name, value in new.items():
         if name == "word.weight":
             value[UNK] = old[name][UNK]
-        elif name == "crf.transitions":
-            for row, before in tags:
-                for column, after in tags:
-                    value[row, column] = old[name][before, after]
-        elif name == "char.weight" or name.startswith(("output.", "crf.")):
-            for row, before in [(UNK, UNK), *chars] if name == "char.weight" else tags:
+        elif name == "char.weight":
+            for row, before in [(UNK, UNK), *chars]:
                 value[row] = old[name][before]
+        elif name.startswith("crf."):
+            place, source = ((rows.unsqueeze(1), rows) if value.dim() == 2 else rows for rows in both)
+            # What was illegal in the other scheme stays as it is.
+            value[place] = torch.where(old[name][source] > ILLEGAL / 2, old[name][source], value[place])
+        elif name.startswith("output."):
+            value[both[0]] = old[name][both[1]]
         else:
             value.copy_(old[name])
+    network.forbid_illegal()
 
 
 class Training:
@@ -178,7 +181,8 @@ class Training:
                 loss = self._step(indices)
                 if not math.isfinite(loss):
                     raise FloatingPointError(
-                        f"the loss became {loss} at epoch {epoch + 1}, step {step}; lower the learning rate"
+                        f"the loss or its gradient became {loss} at epoch {epoch + 1}, step {step}; "
+                        "lower the learning rate"
                     )
                 self._total += loss
                 yield Step(epoch + 1, step, self._steps, loss, lr, sum(lengths[index] for index in indices))
@@ -210,7 +214,9 @@ class Training:
         if not math.isfinite(value):
             return value
         processes.sum_gradients(self._dense, self.network.word.weight)
-        nn.utils.clip_grad_norm_(self._dense, recipe.clip)
+        norm = nn.utils.clip_grad_norm_(self._dense, recipe.clip).item()
+        if not math.isfinite(norm):
+            return norm
         for optimizer, _ in self._optimizers:
             optimizer.step()
         self.network.forbid_illegal()
@@ -282,7 +288,7 @@ class Training:
                 raise ValueError(f"the saved state does not fit this network and data at {name}; start a new run")
         for name, value in self.network.state_dict().items():
             saved = state[f"network.{name}"]
-            value[: len(saved)].copy_(saved) if value.dim() else value.copy_(saved)
+            value[: len(saved)].copy_(saved)
         for row, value in enumerate(self._average):
             value.copy_(state[f"average.{row}"])
         for kind, (optimizer, _) in zip(_KINDS, self._optimizers, strict=False):

@@ -6,11 +6,9 @@ from pathlib import Path
 
 from nermodel.tags import Span
 from nertrainer.corpus import Corpus
-from nertrainer.evaluation import Scores
 from nertrainer.evidence import Evidence, Mistaken
-from nertrainer.measures import MEASURES
 from nertrainer.plots import confusion_plot, f1_plot, reliability_plot
-from nertrainer.report import cells, percent
+from nertrainer.tables import Table, calibration_table, groups_table, measures_table, percent
 
 _STYLE = Path(__file__).with_name("page.css")
 
@@ -36,9 +34,9 @@ def page(title: str, facts: Mapping[str, str], results: Sequence[tuple[Corpus, E
 <footer>
 <h3>About these figures</h3>
 <p class="quiet">Only types that a file annotates are scored. F1 is the harmonic mean of precision and recall over all
-entities of a file together; borders and type must both be right (seqeval, strict mode, BIO). A score is the exact
+entities of a file together; boundaries and type must both be right (seqeval, strict mode, BIO). A score is the exact
 probability, by the model, that just this span with this type is an entity; the calibration error is the mean distance,
-in points of percent, between scores and the share that is right (ECE, 10 bins).</p>
+in points of percent, between confidence (the mean score) and accuracy (the share that is right) of 10 bins (ECE).</p>
 <div class="wide"><table class="facts"><tbody>{about}</tbody></table></div>
 </footer>
 </body>
@@ -48,9 +46,9 @@ in points of percent, between scores and the share that is right (ECE, 10 bins).
 
 def _section(row: int, corpus: Corpus, evidence: Evidence) -> str:
     blocks = {
-        "By type": _scores_table("type", evidence.evaluation.per_type, evidence.evaluation.overall)
+        "By type": _table(groups_table("type", evidence.evaluation.per_type, evidence.evaluation.overall))
         + _ignored(evidence),
-        "By what counts as found": _measures_table(evidence),
+        "By what counts as found": _table(measures_table(evidence.measures)),
         "By length": _pair(
             _figure(
                 f1_plot(evidence.by_entity_length, "tokens of the entity", f"e{row}"), "F1 by length of the entity"
@@ -60,19 +58,19 @@ def _section(row: int, corpus: Corpus, evidence: Evidence) -> str:
                 "F1 by length of the sentence",
             ),
         ),
-        "Known and new entities": _surfaces(evidence),
+        "Seen and unseen entities": _surfaces(evidence),
         "What is taken for what": _figure(
             confusion_plot(evidence.confusion, f"c{row}"),
-            "Each row: the entities of a type in the file, by what the model made of them. Borders: the two only "
+            "Each row: the entities of a type in the file, by what the model made of them. Boundaries: the two only "
             "overlap. Missed: nothing there. The last two rows: what else the model found, by type. The deeper the "
             "colour, the larger a share of the type.",
         ),
         "Can its scores be trusted?": _pair(
             _figure(
                 reliability_plot(evidence.calibration, f"r{row}"),
-                "Of the entities scored 0.8, 80 % should be right: on the dashed line.",
+                "Accuracy: the share that is right. Of the entities scored 0.8, 80 % should be: on the dashed line.",
             ),
-            _calibration_table(evidence),
+            _table(calibration_table(evidence.calibration)),
         ),
         "Sentences with most errors": _sentences(evidence.worst),
     }
@@ -117,7 +115,7 @@ def _in_words(evidence: Evidence) -> Iterable[str]:
         yield f"It does best on {best} (F1 {percent(high.f1)}) and worst on {worst} (F1 {percent(low.f1)})."
     pairs = [
         (count, gold, predicted)
-        for gold, row in evidence.confusion.same_borders.items()
+        for gold, row in evidence.confusion.same_boundaries.items()
         for predicted, count in row.items()
         if gold != predicted and count
     ]
@@ -125,8 +123,8 @@ def _in_words(evidence: Evidence) -> Iterable[str]:
         count, gold, predicted = max(pairs)
         yield f"Most often it takes {gold} for {predicted} ({count:,} times)."
     top = evidence.calibration.bins[-1]
-    if top.count and top.share_right is not None:
-        yield f"Of the {top.count:,} that it scores {top.low} or more, {100 * top.share_right:.0f} % are right."
+    if top.count and top.accuracy is not None:
+        yield f"Of the {top.count:,} that it scores {top.low} or more, {100 * top.accuracy:.0f} % are right."
 
 
 def _ignored(evidence: Evidence) -> str:
@@ -137,49 +135,18 @@ def _ignored(evidence: Evidence) -> str:
 def _surfaces(evidence: Evidence) -> str:
     if evidence.by_surface is None:
         return '<p class="quiet">Not measured: needs the training text (<code>--train FILE</code>).</p>'
-    return _scores_table("words of the entity, in the training text", evidence.by_surface)
+    return _table(groups_table("in the training text", evidence.by_surface))
 
 
-def _scores_table(name: str, groups: Mapping[str, Scores], overall: Scores | None = None) -> str:
-    rows = [_row(escape(group), cells(scores)) for group, scores in groups.items()]
-    if overall:
-        rows.append(_row("all", cells(overall), "all"))
-    return _table((name, "precision", "recall", "F1", "entities"), rows)
+def _table(table: Table) -> str:
+    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in table.columns)
+    body = "".join([*(_row(cells, "") for cells in table.rows), *(_row(cells, "all") for cells in table.last)])
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def _measures_table(evidence: Evidence) -> str:
-    rows = []
-    for name, measure in evidence.measures.items():
-        counts = measure.overall
-        cells = (percent(counts.precision), percent(counts.recall), percent(counts.f1))
-        rows.append(_row(f"{name}<small>{escape(MEASURES[name])}</small>", cells))
-    return _table(("counting", "precision", "recall", "F1"), rows)
-
-
-def _calibration_table(evidence: Evidence) -> str:
-    rows = [
-        _row(
-            f"{each.low:.1f} to {each.high:.1f}",
-            (
-                f"{each.count:,}",
-                "" if each.mean_score is None else f"{each.mean_score:.3f}",
-                "" if each.share_right is None else f"{each.share_right:.3f}",
-            ),
-        )
-        for each in evidence.calibration.bins
-    ]
-    return _table(("score", "entities", "mean score", "share right"), rows)
-
-
-def _table(columns: Sequence[str], rows: Iterable[str]) -> str:
-    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
-
-
-def _row(name: str, cells: Iterable[str], kind: str = "") -> str:
-    """Of a name that is HTML already."""
-    figures = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
-    return f'<tr class="{kind}"><th scope="row">{name}</th>{figures}</tr>'
+def _row(cells: Sequence[str], kind: str) -> str:
+    name, *figures = map(escape, cells)
+    return f'<tr class="{kind}"><th scope="row">{name}</th>{"".join(f"<td>{figure}</td>" for figure in figures)}</tr>'
 
 
 def _figure(svg: str, caption: str) -> str:

@@ -11,9 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from nertrainer.calibration import Calibration
-from nertrainer.confusion import Confusion
 from nertrainer.evaluation import Scores
+from nertrainer.measures import Calibration, Confusion
 
 # Colours that stand for what the page's style sheet calls them.
 _INK, _MUTED, _ACCENT, _WRONG = "#010101", "#020202", "#030303", "#040404"
@@ -28,13 +27,13 @@ _SETTINGS: dict[Any, Any] = {
 
 @mpl.rc_context(_SETTINGS)
 def reliability_plot(calibration: Calibration, name: str) -> str:
-    """The share of right entities over their mean score, by bin, and how many entities each bin has."""
+    """Accuracy over confidence by bin, and how many entities each bin has."""
     figure = Figure(figsize=(4.6, 4.0), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    filled = [(each.mean_score, each.share_right) for each in calibration.bins if each.count]
+    filled = [(each.confidence, each.accuracy) for each in calibration.bins if each.count]
     upper.plot([0, 1], [0, 1], color=_MUTED, linestyle="--", linewidth=1)
     upper.plot(*zip(*filled, strict=True) if filled else ((), ()), color=_ACCENT, marker="o", markersize=5)
-    upper.set(xlim=(0, 1), ylim=(-0.03, 1.04), ylabel="share right")
+    upper.set(xlim=(0, 1), ylim=(-0.03, 1.04), ylabel="accuracy")
     middles = [(each.low + each.high) / 2 for each in calibration.bins]
     lower.bar(middles, [each.count for each in calibration.bins], width=0.09, color=_ACCENT)
     lower.set(xlabel="score", ylabel="entities")
@@ -63,14 +62,14 @@ def f1_plot(groups: Mapping[str, Scores], axis: str, name: str) -> str:
 @mpl.rc_context(_SETTINGS)
 def confusion_plot(confusion: Confusion, name: str) -> str:
     """What the gold entities of each type (rows) were predicted as (columns), shaded by their share of the type."""
-    labels = list(confusion.same_borders)
+    labels = list(confusion.same_boundaries)
     rows = [
-        [*confusion.same_borders[label].values(), confusion.gold_other_borders[label], confusion.missed[label]]
+        [*confusion.same_boundaries[label].values(), confusion.gold_other_boundaries[label], confusion.missed[label]]
         for label in labels
     ]
-    rows += [[*confusion.predicted_other_borders.values()], [*confusion.spurious.values()]]
+    rows += [[*confusion.predicted_other_boundaries.values()], [*confusion.spurious.values()]]
     predicted = [sum(row[column] for row in rows) for column in range(len(labels))]
-    cell = max(0.66, 0.09 * max(map(len, labels), default=0))  # inches
+    cell = max(0.7, 0.09 * max(map(len, labels), default=0))  # inches
     figure = Figure(figsize=(0.84 + cell * (len(rows) + 1), 0.9 + 0.42 * len(rows)), layout="constrained")
     axes = figure.subplots()
     for down, counts in enumerate(rows):
@@ -81,8 +80,8 @@ def confusion_plot(confusion: Confusion, name: str) -> str:
             axes.add_patch(Rectangle(corner, 0.96, 0.92, facecolor=colour, alpha=0.04 + 0.52 * share**0.5))
             axes.annotate(f"{count:,}", (across, down), ha="center", va="center", color=_INK if count else _MUTED)
     axes.set(xlim=(-0.5, len(rows) - 0.5), ylim=(len(rows) - 0.5, -0.5), xlabel="predicted", ylabel="gold")
-    axes.set_xticks(range(len(rows)), [*labels, "borders", "missed"])
-    axes.set_yticks(range(len(rows)), [*labels, "borders", "spurious"])
+    axes.set_xticks(range(len(rows)), [*labels, "boundaries", "missed"])
+    axes.set_yticks(range(len(rows)), [*labels, "boundaries", "spurious"])
     axes.xaxis.set_label_position("top")
     axes.tick_params(top=False, labeltop=True, bottom=False, labelbottom=False)
     return _svg(figure, (axes,), name, grid=False)

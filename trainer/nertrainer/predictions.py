@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from nermodel.checkpoint import Model
-from nermodel.crf import log_partition
-from nermodel.tags import Scheme, Span, spans_to_tags
+from nermodel.crf import Potentials, log_partition, path_spans, span_probabilities
+from nermodel.tags import Scheme, Span, spans_to_tags, tags_to_spans
 from nertrainer.batches import by_length
 from nertrainer.corpus import Sentence
-from nertrainer.evaluation import BATCH_TOKENS, annotated_labels, predict
+from nertrainer.evaluation import BATCH_TOKENS, annotated_labels, tag_ids
 
 
 @dataclass(frozen=True)
@@ -33,52 +34,56 @@ class Speed:
     threads: int
 
 
-def predictions(model: Model, sentences: Sequence[Sentence]) -> list[Prediction]:
-    """The model's entities in every sentence, and how probable it finds the gold ones."""
-    words = [sentence.words for sentence in sentences]
-    entities: list[list[tuple[Span, float]]] = [[] for _ in sentences]
-    chances = [-math.inf for _ in sentences]
+def predictions(model: Model, sentences: Sequence[Sentence]) -> tuple[list[Prediction], Speed]:
+    """The model's entities in every sentence, how probable it finds the gold ones, and how fast it tagged."""
+    paths, speed = _timed(model, sentences)
     labels = set(annotated_labels(sentences))
-    for batch in by_length(words, BATCH_TOKENS):
-        for index, found in zip(batch, model.entities([words[index] for index in batch]), strict=True):
-            entities[index] = found
-        known = [index for index in batch if all(span.label in model.labels for span in sentences[index].spans)]
-        for index, chance in zip(
-            known, gold_log_probabilities(model, [sentences[at] for at in known], labels), strict=True
-        ):
-            chances[index] = chance
-    return [Prediction(found, chance) for found, chance in zip(entities, chances, strict=True)]
+    found: dict[int, Prediction] = {}
+    for batch in by_length([sentence.words for sentence in sentences], BATCH_TOKENS):
+        potentials = model.potentials([sentences[index].words for index in batch])
+        entities = _scored(model, potentials, [paths[index] for index in batch])
+        chances = gold_log_probabilities(model, potentials, [sentences[index] for index in batch], labels)
+        found.update(zip(batch, map(Prediction, entities, chances), strict=True))
+    return [found[index] for index in range(len(sentences))], speed
 
 
-def gold_log_probabilities(model: Model, sentences: Sequence[Sentence], labels: set[str]) -> list[float]:
-    """log P(the gold entities | sentence), all sentences as one batch; the model knows all their labels.
+def gold_log_probabilities(
+    model: Model, potentials: Potentials, sentences: Sequence[Sentence], labels: set[str]
+) -> list[float]:
+    """log P(the gold entities | sentence) of the sentences of one batch; -inf where the model lacks a gold label.
 
     Entities of other labels than `labels` may be anywhere: summed are all paths that have the gold entities, and no
     others of `labels`.
     """
-    if not sentences:
-        return []
-    potentials = model.potentials([sentence.words for sentence in sentences])
     ids = {tag: row for row, tag in enumerate(model.tags)}
     scheme: Scheme = "BIOES" if any(tag[0] == "S" for tag in model.tags) else "BIO"
-    gold = torch.zeros(potentials.emissions.shape[:2], dtype=torch.int64)  # [B, T]
-    for row, sentence in zip(gold, sentences, strict=True):
-        tags = spans_to_tags(sentence.spans, len(sentence.words), scheme)
-        row[: len(tags)] = torch.tensor([ids[tag] for tag in tags])
+    known = [all(span.label in model.labels for span in sentence.spans) for sentence in sentences]
+    gold = [
+        torch.tensor([ids[tag] for tag in spans_to_tags(sentence.spans if fits else (), len(sentence.words), scheme)])
+        for sentence, fits in zip(sentences, known, strict=True)
+    ]
     may_be = torch.eye(len(ids), dtype=torch.bool)  # [C gold, C]
     may_be[0] = torch.tensor([tag == "O" or tag[2:] not in labels for tag in model.tags])
-    forbidden = ~may_be[gold].to(model.device)  # [B, T, C]
+    forbidden = ~may_be[pad_sequence(gold, batch_first=True)].to(model.device)  # [B, T, C]
     within = potentials._replace(emissions=potentials.emissions.masked_fill(forbidden, -torch.inf))
-    chances: list[float] = (log_partition(within) - log_partition(potentials)).clamp(max=0.0).tolist()
-    return chances
+    chances = (log_partition(within) - log_partition(potentials)).clamp(max=0.0).tolist()
+    return [chance if fits else -math.inf for chance, fits in zip(chances, known, strict=True)]
 
 
-def measure_speed(model: Model, sentences: Sequence[Sentence]) -> Speed:
-    """Of tagging all of them once, after a first batch that does not count."""
+def _scored(model: Model, potentials: Potentials, paths: Sequence[list[int]]) -> list[list[tuple[Span, float]]]:
+    """The entities that the tags of a batch mean, with P(this span with this label | sentence)."""
+    path = pad_sequence([torch.tensor(ids) for ids in paths], batch_first=True).to(model.device)  # [B, T]
+    spans = path_spans(path, potentials.lengths, potentials.start)
+    scores = iter(span_probabilities(potentials, path, *spans).tolist())
+    return [[(span, next(scores)) for span in tags_to_spans(model.tags[tag] for tag in ids)] for ids in paths]
+
+
+def _timed(model: Model, sentences: Sequence[Sentence]) -> tuple[list[list[int]], Speed]:
+    """Tag all of them, after a first batch that does not count."""
     model.tag([sentence.words for sentence in sentences[:8]])
     started = time.perf_counter()
-    predict(model, sentences)
+    paths = tag_ids(model, sentences)
     seconds = time.perf_counter() - started
     device = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else model.device.type
     tokens = sum(len(sentence.words) for sentence in sentences)
-    return Speed(len(sentences) / seconds, tokens / seconds, device, torch.get_num_threads())
+    return paths, Speed(len(sentences) / seconds, tokens / seconds, device, torch.get_num_threads())

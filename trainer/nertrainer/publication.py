@@ -4,6 +4,7 @@ Beside FOLDER/000007.safetensors lies its card, 000007.md; it is written first, 
 """
 
 import errno
+import filecmp
 import json
 import math
 import os
@@ -15,7 +16,7 @@ import torch
 
 from nermodel.checkpoint import Card, CheckpointError, Model, load, next_version, parse, read, versions
 from nermodel.files import new_file
-from nertrainer.card import Measured, dev_digests, model_card, origins
+from nertrainer.card import Measured, label_map, model_card, origins
 from nertrainer.corpus import Corpus
 from nertrainer.evaluation import evaluate
 from nertrainer.reading import read_corpus
@@ -55,25 +56,29 @@ def publish_gated(
     say: Say,
     device: torch.device,
     dev: Sequence[Corpus] = (),
+    measured: Sequence[Measured] = (),
 ) -> Path:
     """Publish a checkpoint file, or the best one of a run's folder, as the next version of `folder`; its path.
 
     The gates, in order: it is whole and finite and reproduces its known answers; it has some; its dev F1 is at most
     `margin` points below that of the newest version that loads; it has every label of that version. `force` overrides
-    all but the first. `dev` are corpora to compare the two on instead of the candidate's own dev files. ValueError says
-    in one line what refuses it and what to do, OSError what cannot be read or written.
+    all but the first. `dev` are corpora to compare the two on instead of the candidate's own dev files; `measured` are
+    its figures on its own, where they are known already. ValueError says in one line what refuses it and what to do,
+    OSError what cannot be read or written.
     """
     if not 0 <= margin < math.inf:
         raise ValueError(f"--margin {margin}: expected F1 points, 0 or more")
     path = _file(candidate)
-    _check_writable(folder)
+    check_writable(folder)
     try:
         data = read(path)
         model = parse(path, data, device)
     except CheckpointError as error:
         raise ValueError(f"{error}; not published, also not with --force: train it anew") from error
-    corpora, missing = (dev, "") if dev else _own_dev_if_any(path.with_name(CONFIG), model.card, say)
-    measured = [Measured(corpus, evaluate(model, corpus.sentences)) for corpus in corpora]
+    missing = ""
+    if dev or not measured:
+        corpora, missing = (dev, "") if dev else _own_dev_if_any(path.with_name(CONFIG), model.card, say)
+        measured = [Measured(corpus, evaluate(model, corpus.sentences)) for corpus in corpora]
     while True:
         seen = _versions(folder)
         gates = _Gates(path, force, say)
@@ -98,6 +103,12 @@ def publish_gated(
         say("another version came meanwhile; through the gates again")
 
 
+def published(checkpoint: Path, folder: Path) -> Path | None:
+    """The version of `folder` that has the bytes of this file, if one has."""
+    same = (path for path in _versions(folder) if filecmp.cmp(path, checkpoint, shallow=False))
+    return next(same, None)
+
+
 def _file(candidate: Path) -> Path:
     """The checkpoint of a run's folder, of the best seed if it has several."""
     if not candidate.is_dir():
@@ -110,8 +121,8 @@ def _file(candidate: Path) -> Path:
     return folder / BEST
 
 
-def _check_writable(folder: Path) -> None:
-    """Said before the work, not after."""
+def check_writable(folder: Path) -> None:
+    """OSError or ValueError where nothing can be published into a folder; said before the work, not after."""
     place = next(place for place in (folder, *folder.parents) if place.exists())
     if not place.is_dir():
         raise ValueError(f"{place}: a file, not a model's folder; give a folder such as models/en")
@@ -136,12 +147,11 @@ def _own_dev(config_path: Path, card: Card) -> list[Corpus]:
     if not config_path.exists():
         raise ValueError(f"no {CONFIG} beside it names its dev files")
     config = read_config(config_path)
-    if not {"dev", "labels", "sha256"} <= config.keys():
-        raise ValueError(f"{config_path} does not name the dev files, their labels and SHA-256")
-    label_map = dict(pair.split("=", 1) for pair in config["labels"].split(",") if pair)
+    if not {"dev", "sha256"} <= config.keys():
+        raise ValueError(f"{config_path} does not name the dev files and their SHA-256")
     corpora = []
     for name in config["dev"]:
-        corpus = read_corpus(Path(name), label_map)
+        corpus = read_corpus(Path(name), label_map(card))
         for file in corpus.files:
             if sha256(file) != config["sha256"].get(str(file.absolute())):
                 raise ValueError(f"{file} is not what it was chosen by, by the SHA-256 in {config_path}")
@@ -177,11 +187,15 @@ def _same_dev(card: Card, live: Card) -> bool:
     """Whether their figures were measured on the same files, with labels renamed alike."""
     both = (card, live)
     return (
-        bool(dev_digests(card))
-        and dev_digests(card) == dev_digests(live)
+        bool(_dev_digests(card))
+        and _dev_digests(card) == _dev_digests(live)
         and card.provenance.get("labels") == live.provenance.get("labels")
         and all(math.isfinite(each.metrics.get("dev_f1", math.nan)) for each in both)
     )
+
+
+def _dev_digests(card: Card) -> list[str]:
+    return sorted(origin.sha256 for origin in origins(card, "dev"))
 
 
 def _check_f1_by_cards(model: Model, live: Model, margin: float, gates: _Gates) -> None:
@@ -192,7 +206,7 @@ def _check_f1_by_cards(model: Model, live: Model, margin: float, gates: _Gates) 
 def _check_f1_by_measure(measured: Sequence[Measured], live: Model, margin: float, gates: _Gates) -> None:
     f1 = fmean(one.result.overall.f1 for one in measured)
     live_f1 = fmean(evaluate(live, one.corpus.sentences).overall.f1 for one in measured)
-    names = ", ".join(one.name for one in measured)
+    names = ", ".join(one.corpus.name for one in measured)
     _check_f1(f1, live_f1, f"{live.version}, both measured on {names}", margin, gates)
 
 
@@ -222,11 +236,12 @@ def _publish(model: Model, data: bytes, folder: Path, measured: Sequence[Measure
     path = next_version(folder)
     card = path.with_suffix(".md")
     version = f"{folder.resolve().name}/{path.stem}"
-    new_file(card, model_card(model, version, len(data), measured, story).encode())
     try:
+        new_file(card, model_card(model, version, len(data), measured, story).encode())
         new_file(path, data)
     except BaseException:
-        card.unlink(missing_ok=True)
+        if not (path.is_file() and path.read_bytes() == data):
+            card.unlink(missing_ok=True)
         raise
     return path
 

@@ -1,17 +1,25 @@
 """What a person sees of training and evaluation: a progress bar and tables."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 
+import rich.table
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 
-from nertrainer.compare import Comparison, Difference
-from nertrainer.confusion import Confusion
-from nertrainer.evaluation import Evaluation, Scores
+from nertrainer.compare import Comparison
+from nertrainer.evaluation import Evaluation
 from nertrainer.evidence import Evidence, Mistaken, surface
 from nertrainer.measures import MEASURES
+from nertrainer.tables import (
+    Table,
+    calibration_table,
+    comparison_table,
+    confusion_table,
+    groups_table,
+    measures_table,
+    percent,
+)
 
 screen = Console(stderr=True)
 
@@ -30,11 +38,9 @@ def training_bar() -> Progress:
     )
 
 
-def scores_table(result: Evaluation, title: str) -> Table:
+def scores_table(result: Evaluation, title: str) -> rich.table.Table:
     """Precision, recall and F1 in percent of each type and overall."""
-    table = _groups_table(title, "type", result.per_type)
-    table.add_section()
-    table.add_row("all", *cells(result.overall))
+    table = _drawn(title, groups_table("type", result.per_type, result.overall))
     if result.ignored:
         ignored = ", ".join(f"{count} {label}" for label, count in sorted(result.ignored.items()))
         table.caption = Text(f"not scored, as the file does not annotate them: {ignored}")
@@ -58,26 +64,13 @@ def summary(evidence: Evidence, title: str) -> Iterator[RenderableType]:
 
 def details(evidence: Evidence) -> Iterator[RenderableType]:
     """All that the summary leaves out."""
-    table = _table("by what counts as found", ("", "precision", "recall", "F1"))
-    for name, measure in evidence.measures.items():
-        figures = (measure.overall.precision, measure.overall.recall, measure.overall.f1)
-        table.add_row(f"{name}: {MEASURES[name]}", *map(percent, figures))
-    yield table
-    yield _groups_table("by length of the entity", "tokens", evidence.by_entity_length)
-    yield _groups_table("by length of the sentence", "tokens", evidence.by_sentence_length)
+    yield _drawn("by what counts as found", measures_table(evidence.measures))
+    yield _drawn("by length of the entity", groups_table("tokens", evidence.by_entity_length))
+    yield _drawn("by length of the sentence", groups_table("tokens", evidence.by_sentence_length))
     if evidence.by_surface:
-        yield _groups_table("known and new entities", "words, in the training text", evidence.by_surface)
-    yield _confusion_table(evidence.confusion)
-    table = _table("calibration of scores", ("score", "entities", "mean score", "share right"))
-    for each in evidence.calibration.bins:
-        if each.count:
-            table.add_row(
-                f"{each.low:.1f} to {each.high:.1f}",
-                f"{each.count:,}",
-                f"{each.mean_score:.3f}",
-                f"{each.share_right:.3f}",
-            )
-    yield table
+        yield _drawn("seen and unseen entities", groups_table("in the training text", evidence.by_surface))
+    yield _drawn("what is taken for what", confusion_table(evidence.confusion))
+    yield _drawn("calibration of scores", calibration_table(evidence.calibration))
     if evidence.worst:
         yield Text("sentences with most errors", style="italic")
     for mistaken in evidence.worst:
@@ -86,12 +79,7 @@ def details(evidence: Evidence) -> Iterator[RenderableType]:
 
 def comparison(result: Comparison, title: str) -> Iterator[RenderableType]:
     """Two models' F1 in percent by type, how sure the difference is, and what each finds alone."""
-    table = _table(title, ("type", "F1 of A", "F1 of B", "B - A", "95 % interval", "p", "entities"))
-    for name, difference in result.per_type.items():
-        table.add_row(Text(name), *_difference_cells(difference))
-    table.add_section()
-    table.add_row("all", *_difference_cells(result.overall))
-    yield table
+    yield _drawn(title, comparison_table(result))
     for name, alone in (("A", result.only_a), ("B", result.only_b)):
         types = ", ".join(f"{label} {count}" for label, count in alone.per_type.items())
         text = Text(f"only {name} finds {alone.count:,} entities" + (f" ({types}), such as" if types else ""))
@@ -99,33 +87,6 @@ def comparison(result: Comparison, title: str) -> Iterator[RenderableType]:
             text.append(f"\n  {example.surface} [{example.label}]")
             text.append(f" {example.count} times" if example.count > 1 else "")
         yield text
-
-
-def percent(figure: float) -> str:
-    """A figure in [0, 1] as percent."""
-    return f"{100 * figure:.2f}"
-
-
-def cells(scores: Scores) -> tuple[str, ...]:
-    """Precision, recall and F1 in percent, no figures where there are no entities, and their number."""
-    figures = (scores.precision, scores.recall, scores.f1)
-    return (*(percent(figure) if scores.support else "-" for figure in figures), f"{scores.support:,}")
-
-
-def _confusion_table(confusion: Confusion) -> Table:
-    labels = list(confusion.same_borders)
-    table = _table("what is taken for what", ("file \\ model", *labels, "other borders", "missed"))
-    for label in labels:
-        table.add_row(
-            Text(label),
-            *(f"{count:,}" for count in confusion.same_borders[label].values()),
-            f"{confusion.gold_other_borders[label]:,}",
-            f"{confusion.missed[label]:,}",
-        )
-    table.add_section()
-    table.add_row("other borders", *(f"{count:,}" for count in confusion.predicted_other_borders.values()))
-    table.add_row("spurious", *(f"{count:,}" for count in confusion.spurious.values()))
-    return table
 
 
 def _mistaken(mistaken: Mistaken) -> Text:
@@ -144,22 +105,12 @@ def _mistaken(mistaken: Mistaken) -> Text:
     return text
 
 
-def _difference_cells(difference: Difference) -> tuple[str, ...]:
-    interval = f"{100 * difference.low:+.2f} to {100 * difference.high:+.2f}"
-    p_value = "< 0.001" if difference.p_value < 0.001 else f"{difference.p_value:.3f}"
-    figures = (percent(difference.f1_a), percent(difference.f1_b), f"{100 * difference.difference:+.2f}")
-    return (*figures, interval, p_value, f"{difference.support:,}")
-
-
-def _groups_table(title: str, name: str, groups: Mapping[str, Scores]) -> Table:
-    table = _table(title, (name, "precision", "recall", "F1", "entities"))
-    for group, scores in groups.items():
-        table.add_row(Text(group), *cells(scores))
-    return table
-
-
-def _table(title: str, columns: Sequence[str]) -> Table:
-    table = Table(title=Text(title), title_justify="left")
-    for row, column in enumerate(columns):
-        table.add_column(Text(column), justify="right" if row else "left")
-    return table
+def _drawn(title: str, table: Table) -> rich.table.Table:
+    drawn = rich.table.Table(title=Text(title), title_justify="left")
+    for row, column in enumerate(table.columns):
+        drawn.add_column(Text(column), justify="right" if row else "left")
+    for rows in (table.rows, table.last):
+        for cells in rows:
+            drawn.add_row(*map(Text, cells))
+        drawn.add_section()
+    return drawn

@@ -196,5 +196,7 @@ def sha256(path: Path) -> str:
 
 
 def _toml(value: object) -> str:
-    # Strings, numbers, booleans and lists of JSON are TOML too, but for one character.
+    if isinstance(value, float):
+        return repr(value)  # JSON has no inf
+    # Strings, whole numbers, booleans and lists of JSON are TOML too, but for one character.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from nermodel.checkpoint import load
+from nermodel.checkpoint import Model, load
 from nertrainer.corpus import CorpusError
 
 LARGEST = np.finfo(np.float32).max
@@ -50,9 +50,7 @@ def read_vectors(path: Path, most: int | None = None) -> Vectors:
     Where a word stands in several cases, the one in lower case counts, else the first.
     """
     if path.suffix == ".safetensors":
-        model = load(path, torch.device("cpu"))
-        words = model.vocabulary.words[:most]
-        return Vectors(words, model.network.word.weight.numpy()[model.vocabulary.word_ids(words)])
+        return vectors_of(load(path, torch.device("cpu")), most)
     rows: dict[str, int] = {}
     lower: set[str] = set()
     values: list[Array] = []
@@ -86,6 +84,12 @@ def read_vectors(path: Path, most: int | None = None) -> Vectors:
     return Vectors(list(rows), np.stack([values[row] for row in rows.values()]))
 
 
+def vectors_of(model: Model, most: int | None = None) -> Vectors:
+    """The rows of a model's first `most` words, those with a row of their own first."""
+    words = model.vocabulary.words[:most]
+    return Vectors(words, model.network.word.weight.cpu().numpy()[model.vocabulary.word_ids(words)])
+
+
 def joined(parts: Sequence[Vectors]) -> Vectors:
     """All words of several, their vectors end to end and of like scale; where a part lacks a word it gives zeros."""
     if len(parts) == 1:
@@ -94,7 +98,7 @@ def joined(parts: Sequence[Vectors]) -> Vectors:
     tables = []
     for part in parts:
         table = np.zeros((len(words), part.size), np.float32)
-        scale = np.abs(parts[0].table).mean() / np.abs(part.table).mean()
+        scale = np.abs(parts[0].table).mean() / max(np.abs(part.table).mean(), 1e-12)
         for row, word in enumerate(words):
             if word in part:
                 table[row] = part[word] * scale
@@ -106,12 +110,16 @@ def reduced(vectors: Vectors, size: int, by: int = 50_000) -> Vectors:
     """Their `size` principal components, those of the first `by` words; the mean of a number's size stays as it was."""
     table = vectors.table - vectors.table[:by].mean(axis=0)
     _, axes = np.linalg.eigh(table[:by].T @ table[:by])  # the largest last
-    table = table @ axes[:, : -size - 1 : -1]
+    axes = axes[:, : -size - 1 : -1]
+    axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(size)])  # of either sign: take the same always
+    table = table @ axes
     return Vectors(list(vectors), table * (np.abs(vectors.table).mean() / np.abs(table).mean()))
 
 
 def nearest(vectors: Vectors, own: Sequence[str], words: Sequence[str]) -> dict[str, str]:
     """For each of `words`, the one of `own` words that is nearest by cosine."""
+    if not words:
+        return {}
     unit = {}
     for name, group in (("own", own), ("words", words)):
         table = np.stack([vectors[word] for word in group])

@@ -9,7 +9,6 @@ import typer
 from rich.console import Console
 
 from nermodel.checkpoint import load
-from nermodel.tags import tags_to_spans
 from nertrainer.commands.options import Device, LabelMap, read_corpus, read_label_map, torch_device
 from nertrainer.compare import compare
 from nertrainer.evaluation import predict
@@ -38,9 +37,7 @@ def compare_command(
     model_a, model_b = load(a, where), load(b, where)
     corpora = [read_corpus(path, read_label_map(labels)) for path in files]
     for corpus in corpora:
-        spans_a, spans_b = (
-            [tags_to_spans(tags) for tags in predict(model, corpus.sentences)] for model in (model_a, model_b)
-        )
+        spans_a, spans_b = (predict(model, corpus.sentences) for model in (model_a, model_b))
         result = compare(corpus.sentences, spans_a, spans_b, resamples, seed)
         if as_json:
             values = {"file": str(corpus.path), "a": str(a), "b": str(b), "resamples": resamples, "seed": seed}

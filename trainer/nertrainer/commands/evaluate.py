@@ -29,7 +29,7 @@ def evaluate_command(
     train_files: Annotated[
         list[Path] | None,
         typer.Option(
-            "--train", help="What the model learnt from, to score known and new entities; repeat.", show_default=False
+            "--train", help="What the model learnt from, to score seen and unseen entities; repeat.", show_default=False
         ),
     ] = None,
     labels: LabelMap = "",
@@ -39,8 +39,8 @@ def evaluate_command(
 
     Prints entity-level precision, recall and F1 by seqeval in strict mode, over BIO, of each type and overall. Only
     labels that a file annotates are scored; predictions of others are counted as ignored. Of everything else (other
-    ways to count, lengths, known and new entities, confusions, calibration, speed) it prints a summary; --full, --json
-    and --html give all of it.
+    ways to count, lengths, seen and unseen entities, confusions, calibration, speed) it prints a summary; --full,
+    --json and --html give all of it.
     """
     if html and (html.is_dir() or not html.parent.is_dir()):  # said before the work, not after
         raise ValueError(f"--html {html}: a folder, or in a folder that does not exist; give a file to write")
@@ -66,13 +66,13 @@ def evaluate_command(
     if not (full or as_json or html):
         say("more: --full prints all tables and the worst sentences, --html FILE makes a page with plots")
     if not (train_files or as_json):
-        say("--train FILE, with the text that the model learnt from, tells known from new entities")
+        say("--train FILE, with the text that the model learnt from, tells seen from unseen entities")
 
 
 def _facts(model: Model, results: list[tuple[Corpus, Evidence]]) -> dict[str, str]:
     speed = results[0][1].speed
     return {
-        "Model": f"{model.version}, published {model.card.created}",
+        "Model": f"{model.version}, written {model.card.created}",
         "SHA-256": model.sha256,
         "Types it knows": ", ".join(model.labels),
         "F1 on its development files": f"{100 * model.card.metrics['dev_f1']:.2f}" if model.card.metrics else "",

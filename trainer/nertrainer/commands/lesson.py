@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from nermodel.checkpoint import Model, load
+from nermodel.checkpoint import load
 from nermodel.network import NetworkConfig
 from nermodel.tags import check_table, labels_of, tag_table
 from nermodel.vocabulary import Vocabulary
@@ -25,7 +25,7 @@ from nertrainer.fitting import Lesson
 from nertrainer.loop import Recipe
 from nertrainer.run import sha256
 from nertrainer.teacher import Opinion, opinions
-from nertrainer.vectors import Vectors, joined, nearest, read_vectors, reduced
+from nertrainer.vectors import Vectors, joined, nearest, read_vectors, reduced, vectors_of
 
 
 @dataclass(frozen=True)
@@ -65,19 +65,20 @@ def read_lesson(
     say_unused_labels(label_map, [*training, *dev])
     say_overlap(training, dev)
     begun = load(start, device) if start else None
-    pretrained = _table(begun) if begun else _vectors(vectors)
+    pretrained = vectors_of(begun) if begun else _vectors(vectors)
     if begun:
         network = begun.card.network
     elif pretrained:
         say_coverage(training, pretrained)
         network = replace(network, word_dim=pretrained.size)
-    own = list(pretrained)[: vectors.rows]
-    shared = nearest(pretrained, own, list(pretrained)[vectors.rows :]) if vectors.rows else {}
+    words = list(pretrained)
+    own = words[: begun.vocabulary.word_rows - 2 if begun else vectors.rows]
+    shared: dict[str, str] = {}
     if begun:
-        shared = {
-            word: own[row - 2]
-            for word, row in zip(begun.vocabulary.words[len(own) :], begun.vocabulary.shared, strict=True)
-        }
+        shared = {word: own[row - 2] for word, row in zip(words[len(own) :], begun.vocabulary.shared, strict=True)}
+    elif vectors.rows:
+        say(f"{len(words) - len(own):,} words share the rows of {len(own):,}")
+        shared = nearest(pretrained, own, words[len(own) :])
     files = [file for corpus in (*training, *dev) for file in corpus.files] + [
         *vectors.files,
         *teachers,
@@ -85,11 +86,11 @@ def read_lesson(
     ]
     found = {str(file.absolute()): digests.get(str(file.absolute())) or sha256(file) for file in files}
     sentences = [sentence for corpus in training for sentence in _open(corpus, table)]
-    words = [sentence.words for sentence in sentences]
+    texts = [sentence.words for sentence in sentences]
     lesson = Lesson(
         sentences=sentences,
-        opinions=_opinions(teachers, words, table, device),
-        vocabulary=Vocabulary.build(words, recipe.min_freq, own, shared),
+        opinions=_opinions(teachers, texts, table, device),
+        vocabulary=Vocabulary.build(texts, recipe.min_freq, own, shared),
         table=table,
         network=network,
         vectors=pretrained,
@@ -126,12 +127,6 @@ def _vectors(options: VectorOptions) -> Vectors:
     return reduced(vectors, options.size)
 
 
-def _table(model: Model) -> Vectors:
-    """The words with a row of their own, and these rows."""
-    rows = model.vocabulary.word_rows
-    return Vectors(model.vocabulary.words[: rows - 2], model.network.word.weight.cpu().numpy()[2:])
-
-
 def _open(corpus: Corpus, table: Sequence[str]) -> list[Sentence]:
     """The sentences; where the corpus lacks a label that others annotate, nothing is taught against it."""
     missing = tuple(label for label in labels_of(table) if label not in corpus.labels)
@@ -158,10 +153,9 @@ def _opinions(
 
 
 def _names(corpora: Sequence[Corpus]) -> list[str]:
-    """Short names by which figures are told apart: "wikigold/dev" of wikigold/dev.txt."""
-    paths = [corpus.path.absolute() for corpus in corpora]
-    short = [f"{path.parent.name}/{path.stem}" for path in paths]
-    return short if len(set(short)) == len(short) else [str(path) for path in paths]
+    """Names by which figures are told apart: short ones, or where two are alike whole paths."""
+    short = [corpus.name for corpus in corpora]
+    return short if len(set(short)) == len(short) else [str(corpus.path.absolute()) for corpus in corpora]
 
 
 def _origin(corpus: Corpus, digests: Mapping[str, str]) -> dict[str, Any]:

@@ -2,11 +2,10 @@
 
 import errno
 import math
-import os
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, fields
+from dataclasses import fields, replace
 from itertools import count
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,16 +17,17 @@ from nermodel.checkpoint import load
 from nermodel.network import NetworkConfig
 from nermodel.tags import Scheme
 from nertrainer import processes
+from nertrainer.card import Measured
 from nertrainer.commands.configuration import from_file, from_run, refuse_others, resolved
 from nertrainer.commands.lesson import VectorOptions, read_lesson
 from nertrainer.commands.options import Device, LabelMap, say, torch_device
 from nertrainer.evaluation import evaluate
 from nertrainer.fitting import fit, follow
 from nertrainer.loop import Recipe
-from nertrainer.publication import MARGIN, publish_gated
+from nertrainer.publication import MARGIN, check_writable, publish_gated, published
 from nertrainer.report import scores_table, screen
 from nertrainer.run import Run
-from nertrainer.seeds import Outcome, best_of, fit_seeds, outcome, seeds_table
+from nertrainer.seeds import Outcome, best_of, fit_seeds, outcome, plain, seeds_table
 from nertrainer.stopping import Stop, Stopped
 
 
@@ -100,9 +100,6 @@ def train_command(
         int, typer.Option("--batch", min=1, help="Sentences in a batch.")
     ] = Recipe.batch_sentences,
     dropout: Annotated[float, typer.Option(min=0, max=0.95, help="Variational dropout.")] = Recipe.dropout,
-    recurrent_dropout: Annotated[
-        float, typer.Option(min=0, max=0.95, help="Dropout of the LSTM's recurrent weights.")
-    ] = Recipe.recurrent_dropout,
     word_dropout: Annotated[
         float, typer.Option(min=0, max=0.95, help="Share of words hidden from the word table.")
     ] = Recipe.word_dropout,
@@ -127,8 +124,8 @@ def train_command(
     """
     if resume:
         refuse_others(context, allowed=("save-every", "margin", "force"))
-    _refuse_nonsense(context.params)
     where = processes.join(torch_device(device))
+    _refuse_nonsense(context.params)
     screen.quiet = processes.rank() > 0
     values = {**context.params, "precision": best_precision(where) if precision == "auto" else precision}
     recipe = Recipe(**{field.name: values[field.name] for field in fields(Recipe) if field.name in values})
@@ -150,7 +147,7 @@ def train_command(
             for file in sha256.keys() - known.keys() if begun else ():
                 raise ValueError(f"{file}: is new since {resume} began; take it away, or start a new run")
             if output:
-                _check_writable(output)  # said before the work, not after
+                check_writable(output)
         stack.callback(processes.leave)
         if processes.rank():
             follow(lesson, recipe, stop)
@@ -171,12 +168,16 @@ def train_command(
                 best = outcome(begun, seed)
             with stop.at_once():
                 model = load(best.checkpoint, where)
-                for corpus in lesson.dev.values():
-                    screen.print(scores_table(evaluate(model, corpus.sentences), str(corpus.path)))
-                path = best.checkpoint
-                if output:
-                    path = publish_gated(path, output, margin=margin, force=force, say=say, device=where)
-                begun.finish({**asdict(best), "checkpoint": str(path.absolute())})
+                measured = [Measured(corpus, evaluate(model, corpus.sentences)) for corpus in lesson.dev.values()]
+                for one in measured:
+                    screen.print(scores_table(one.result, str(one.corpus.path)))
+            # A signal waits from here on: between publication and its result no run should be left.
+            path = best.checkpoint
+            if output:
+                path = published(best.checkpoint, output) or publish_gated(
+                    best.checkpoint, output, margin=margin, force=force, say=say, device=where, measured=measured
+                )
+            begun.finish(plain(replace(best, checkpoint=path)))
     print(path)  # noqa: T201
     _say_end(best, path, output)
 
@@ -186,13 +187,23 @@ def _refuse_nonsense(values: Mapping[str, Any]) -> None:
     lr, word_lr = values["lr"], values["word_lr"]
     if not (0 < lr < math.inf and 0 <= word_lr < math.inf):
         raise ValueError(f"--lr {lr} --word-lr {word_lr}: expected finite rates, --lr above 0 and --word-lr 0 or more")
+    for name, value in values.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"--{name.replace('_', '-')} {value}: expected a finite number")
     shape = NetworkConfig()
     own = [name for name in ("hidden", "layers", "char_filters") if values[name] != getattr(shape, name)]
-    own += ["vectors"] if values["vectors"] else []
-    if values["start"] and own:
-        names = " and ".join(f"--{name.replace('_', '-')}" for name in own)
-        raise ValueError(f"--start takes words and shape from its checkpoint; leave out {names}")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and values["seeds"] > 1:
+    of_vectors = [name for name in ("max_vectors", "vector_size", "word_rows") if values[name] is not None]
+    for given, others in (
+        ("start", [*own, *of_vectors, *(["vectors"] if values["vectors"] else [])]),
+        ("loss softmax", ["teacher", "start"] if values["loss"] == "softmax" else []),
+    ):
+        wrong = [name for name in others if values[name]]
+        if wrong and (given != "start" or values["start"]):
+            names = " and ".join(f"--{name.replace('_', '-')}" for name in wrong)
+            raise ValueError(f"--{given} does not go with {names}; leave out one or the other")
+    if of_vectors and not values["vectors"]:
+        raise ValueError(f"--{of_vectors[0].replace('_', '-')} is said of vectors; give --vectors, or leave it out")
+    if processes.world() > 1 and values["seeds"] > 1:
         raise ValueError("--seeds trains one model after the other; give it without torchrun")
 
 
@@ -200,7 +211,9 @@ def best_precision(device: torch.device) -> Literal["float32", "bfloat16"]:
     """bfloat16 where the device multiplies it faster than float32."""
     # Older releases of torch lack the list of what the processor has.
     processor: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    has_it = device.type == "cuda" or processor.get("avx512_bf16") or processor.get("amx_bf16")
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float32"
+    has_it = processor.get("avx512_bf16") or processor.get("amx_bf16")
     return "bfloat16" if has_it else "float32"
 
 
@@ -219,12 +232,6 @@ def _leaving(run: Path | None) -> Iterator[None]:
         raise ValueError(
             f"{error.filename or run}: {error.strerror}; what was saved before is whole: make room, then {go_on}"
         ) from error
-
-
-def _check_writable(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    if not os.access(folder, os.W_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
 
 
 def _free_folder(name: str) -> Path:
