@@ -64,7 +64,7 @@ def test_known_answers_are_those_that_reading_proves(
     """A model that answers otherwise on its own device, as at a near tie, makes a file that loads."""
     model = make_model()
     expected = model.tag(KNOWN)
-    monkeypatch.setattr(model.network, "decode", lambda batch: torch.zeros(batch.mask.shape, dtype=torch.int64))
+    monkeypatch.setattr(model.network, "decode", lambda batch: torch.zeros_like(batch.tokens))
     assert load(publish(tmp_path, model, KNOWN), CPU).tag(KNOWN) == expected != model.tag(KNOWN)
 
 

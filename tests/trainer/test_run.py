@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -17,6 +17,7 @@ from nertrainer.run import CONFIG, Progress, Run, read_config, sha256
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 
 
+@example("", [], float("inf"), 0)
 @given(TEXT, st.lists(TEXT, max_size=3), st.floats(allow_nan=False), st.integers(-(2**63), 2**63))
 def test_options_come_back_as_they_were(
     tmp_path_factory: pytest.TempPathFactory, text: str, texts: list[str], real: float, whole: int

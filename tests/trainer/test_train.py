@@ -56,6 +56,7 @@ def test_a_runs_figures_are_those_that_evaluate_finds(
     assert figures["f1"] == pytest.approx(model.card.metrics["dev_f1"])
     assert figures["f1"] > 0
     assert set(figures["per_type"]) == {"LOC", "MISC", "ORG", "PER"}
+    assert f"| {100 * figures['f1']:.2f} | {figures['support']} |" in path.with_suffix(".md").read_text()
 
 
 def test_options_may_stand_in_a_file(folder: Path) -> None:

@@ -35,7 +35,7 @@ class Recipe:
     batch_sentences: int = 32
     optimizer: Literal["adamw", "sgd"] = "adamw"
     lr: float = 2e-3
-    word_lr: float = 5e-4  # of the word table, whose gradient is sparse
+    word_lr: float = 2e-3  # of the word table, whose gradient is sparse
     weight_decay: float = 0.01
     clip: float = 5.0  # of the gradient's norm
     dropout: float = 0.5  # variational, before and after the LSTM
