@@ -40,7 +40,8 @@ fit() {
   }
 }
 
-fit teachers --seeds 3 --epochs 16
-fit student --epochs 20 --word-rows 33000 --teacher-share 0.7 --output "$work/en" \
+fit teachers --seeds 2 --epochs 12
+fit teacher-3 --seed 3 --epochs 12 --word-lr 2e-3
+fit student --epochs 14 --word-rows 33000 --teacher-share 0.7 --output "$work/en" \
   --teacher "$work/teachers/seed-1/best.safetensors" --teacher "$work/teachers/seed-2/best.safetensors" \
-  --teacher "$work/teachers/seed-3/best.safetensors"
+  --teacher "$work/teacher-3/best.safetensors"

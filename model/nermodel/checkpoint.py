@@ -54,6 +54,7 @@ class Card:
     metrics: Mapping[str, float]  # measured on the model as published: "dev_f1" in [0, 1]
     provenance: Mapping[str, Any]  # how it was trained: files, recipe, seed, versions
     known_answers: Sequence[tuple[Sequence[str], Sequence[str]]] = ()  # sentences with the tags this model gives them
+    temperature: float = 1.0  # of probabilities; no tag depends on it
     created: str = ""  # ISO 8601, UTC; set when it is written
 
     def to_json(self) -> dict[str, Any]:
@@ -74,11 +75,14 @@ class Card:
                 known_answers=[
                     (tuple(map(str, words)), tuple(map(str, tags))) for words, tags in values["known_answers"]
                 ],
+                temperature=float(values.get("temperature", 1.0)),
                 created=str(values["created"]),
             )
             datetime.fromisoformat(card.created)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"the description is malformed: {error!r}") from error
+        if not 0.01 <= card.temperature <= 100:
+            raise ValueError(f"the temperature is {card.temperature}, expected one from 0.01 to 100")
         for name, size in asdict(card.network).items():
             least = 0 if name == "char_filters" else 1
             if not (isinstance(size, int) and least <= size <= MAX_SIZE):
@@ -125,8 +129,11 @@ class Model:
         full = [index for index, sentence in enumerate(sentences) if sentence]
         if not full:
             return found
-        potentials = self.potentials([sentences[index] for index in full])
+        potentials = self.network.potentials(
+            Batch.of([sentences[index] for index in full], self.vocabulary, self.device)
+        )
         path = viterbi(*potentials)
+        potentials = potentials.tempered(self.card.temperature)
         rows, starts, ends = path_spans(path, potentials.lengths, potentials.start)
         scores = span_probabilities(potentials, path, rows, starts, ends).tolist()
         spans = torch.stack([rows, starts, ends, path[rows, starts]], dim=1).tolist()
@@ -136,8 +143,9 @@ class Model:
 
     @torch.inference_mode()
     def potentials(self, sentences: Sequence[Sequence[str]]) -> Potentials:
-        """What the functions of `nermodel.crf` read, of sentences with at least one word each, as one batch."""
-        return self.network.potentials(Batch.of(sentences, self.vocabulary, self.device))
+        """What the functions of `nermodel.crf` read, of sentences with at least one word each, at the temperature."""
+        batch = Batch.of(sentences, self.vocabulary, self.device)
+        return self.network.potentials(batch).tempered(self.card.temperature)
 
 
 def rounded(card: Card, vocabulary: Vocabulary, network: Network, device: torch.device) -> Model:

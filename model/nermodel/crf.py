@@ -53,6 +53,11 @@ class Potentials(NamedTuple):
     transitions: Tensor  # [C from, C to]
     end: Tensor  # [C]
 
+    def tempered(self, temperature: float) -> "Potentials":
+        """All scores divided by the temperature: above 1 paths become less certain, and none changes its rank."""
+        emissions, lengths, *steps = self
+        return Potentials(emissions / temperature, lengths, *(scores / temperature for scores in steps))
+
 
 class ForwardBackward(NamedTuple):
     """Log-sums over all paths, freed at each token of what is common to all tags.

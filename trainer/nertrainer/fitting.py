@@ -10,7 +10,7 @@ import torch
 from rich.progress import Progress as Bar
 from rich.progress import TaskID
 
-from nermodel.checkpoint import Card, Model, rounded
+from nermodel.checkpoint import Card, Model, load, rounded
 from nermodel.files import replace_file
 from nermodel.network import NetworkConfig
 from nermodel.vocabulary import Vocabulary
@@ -23,6 +23,7 @@ from nertrainer.report import training_bar
 from nertrainer.run import Progress, Run
 from nertrainer.stopping import Stop, Stopped
 from nertrainer.teacher import Opinion
+from nertrainer.temperature import fitted_temperature
 from nertrainer.vectors import Vectors
 
 KNOWN_ANSWERS = 8
@@ -63,19 +64,24 @@ class Lesson:
 
 
 def fit(run: Run, lesson: Lesson, recipe: Recipe, stop: Stop, save_every_s: float, say: Callable[[str], None]) -> None:
-    """Train to the recipe's end, from where the run was saved last; the best epoch's checkpoint is in the run.
+    """Train to the recipe's end, from where the run was saved last, and keep the best epoch with calibrated scores.
 
     Stopped, with the state saved, when a signal asks for it; FloatingPointError when the loss is not finite.
     """
     with stop.at_once():
         fitting = _Fitting(run, lesson, recipe, stop, say)
-    if processes.shared(fitting.is_over):
-        return
     try:
-        fitting.go_on(save_every_s)
+        if not processes.shared(fitting.is_over):
+            fitting.go_on(save_every_s)
     except FloatingPointError as error:
         kept = fitting.best and f"the best so far, {described(fitting.best)}, is {run.best_path}"
         raise FloatingPointError(f"{error}; {kept or 'no epoch ended, so nothing is kept'}") from error
+    with stop.at_once():
+        model = load(run.best_path, lesson.device)
+        temperature = fitted_temperature(model, list(lesson.dev.values()))
+    if temperature != model.card.temperature:  # else a resumed run was calibrated before
+        run.keep(replace(model, card=replace(model.card, temperature=temperature)), lesson.known)
+    say(f"scores are calibrated at temperature {temperature}")
 
 
 def follow(lesson: Lesson, recipe: Recipe, stop: Stop) -> None:
