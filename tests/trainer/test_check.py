@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from nermodel.tags import Span
 from nertrainer.check import Coverage, Overlap, coverage, duplicates, figures, overlap, word_counts
 from nertrainer.cli import main
-from nertrainer.commands.options import say_coverage, say_overlap, say_unused_labels
+from nertrainer.commands.options import read_label_map, say_coverage, say_overlap, say_unused_labels
 from nertrainer.corpus import Corpus, CorpusError, Sentence
 
 TRAIN = "Mary B-PER\nleft O\nOslo B-LOC\n\nYes O\n\nYes O\n"
@@ -122,6 +122,29 @@ def test_a_label_that_no_file_holds_is_warned_of(capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().err == ""
     say_unused_labels({"person": "PER", "persn": "PER"}, files)
     assert capsys.readouterr().err == "warning: --labels names persn, which no file holds; they hold group, person\n"
+
+
+def test_spaces_around_the_names_of_a_label_map_do_not_count() -> None:
+    """They are no part of a label; an empty part between commas says nothing."""
+    assert read_label_map("PER = PERSON, LOC=place,product=, ") == {"PER": "PERSON", "LOC": "place", "product": ""}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("PER=X, PER=Y", "renames PER twice"),
+        ("PER=LOC=ORG", "'PER=LOC=ORG', expected OLD=NEW"),
+        ("PER", "'PER', expected OLD=NEW"),
+        ("=X", "'=X', expected OLD=NEW"),
+        ("PER=A B", "new label 'A B' holds white space"),
+        ("PER=\x1bX", "control character"),
+        ("PER=\udcff", "half of a surrogate pair"),
+    ],
+)
+def test_a_label_map_that_could_mean_two_things_is_refused(text: str, message: str) -> None:
+    """Each part renames one label once, and to one that a tag can hold."""
+    with pytest.raises(ValueError, match=message):
+        read_label_map(text)
 
 
 class Ran:
@@ -233,3 +256,16 @@ def test_a_typo_in_a_label_map_is_said(check: Any) -> None:
     """The command warns of a label that no file holds."""
     ran = check("train.txt", "--labels", "PERS=person")
     assert (ran.code, ran.err) == (0, "warning: --labels names PERS, which no file holds; they hold LOC, PER\n")
+
+
+def test_a_label_map_that_drops_all_is_said(check: Any) -> None:
+    """A file whose labels are all dropped is not blamed for having none."""
+    ran = check("train.txt", "--labels", "PER=,LOC=")
+    assert ran.code == 1
+    assert ran.err == ("nertrainer: train.txt: --labels drops every label that it holds (LOC, PER); keep one of them\n")
+
+
+def test_a_tiny_terminal_gets_whole_words(check: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a table would be a heap of letters, lines are longer than the terminal instead."""
+    monkeypatch.setenv("COLUMNS", "20")
+    assert "tokens in a sentence" in check("train.txt", "dev.txt").out

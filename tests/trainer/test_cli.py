@@ -63,6 +63,12 @@ def test_evaluate_prints_a_table(make_model: MakeModel, tmp_path: Path) -> None:
         ),
         (["train", "--train", "{data}", "--dev", "{blank}", "--output", "x"], "blank.txt: holds no entity"),
         (["train", "--train", "{many}", "--dev", "{many}", "--output", "x"], "130 labels make 521 tags"),
+        (
+            ["train", "--train", "{data}", "--dev", "{data}", "--run", "{data}"],
+            "data.conll: is not a folder; give a new",
+        ),
+        (["train", "--train", "{data}", "--dev", "{data}", "--run", ""], "is empty; give the name of a new folder"),
+        (["train", "--train", "{data}", "--dev", "{data}", "--run", "x", "--output", "x"], "give each its own"),
         (["trian"], "trian"),
         ([], "Missing command"),
     ],

@@ -147,8 +147,11 @@ def test_the_columns_that_were_read_are_named(tmp_path: Path, text: str, form: s
         (b"Mary\nleft\n", ":1: has 1 column"),
         (b"Mary B-PER\nleft\n", ":2: has 1 of the 2 columns"),
         (b"Mary B-PER\nleft B\n", ":2: unknown tag 'B'"),
-        (b"Mary X\nleft Y\n", "no column after the first holds tags"),
-        (b"O Mary\nO left\n", "no column after the first holds tags"),
+        (b"Mary X\nleft Y\n", ":1: no column after the first holds tags, the last has 'X' here"),
+        (b"left o\nMary b-per\n", ":1: no column after the first holds tags, the last has 'o' here; expected"),
+        (b"O\tleft\nB-PER\tMary\n", ":1: the first column holds tags, here 'O', and none after it"),
+        (b"Mary B-P\x1b[31m\n", ":1: label 'P\\x1b[31m' holds a control character"),
+        (b"Mary B-PER\nOslo B-L\xc2\x9bC\n", ":2: label 'L\\x9bC' holds a control character"),
         (b"Mary I-NP PER\nleft I-VP O\nthen I-VP O\n", ":1: unknown tag 'PER'"),  # not the chunks instead
         (b"Mary\tB-PER\nhas left O\n", ":2: has 3 of the 2 columns that line 1 has"),
         (b"Mary NNP\tB-PER\nleft VBD\tO\n", ":1: parted by both a space and a tab"),

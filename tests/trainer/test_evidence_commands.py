@@ -123,3 +123,45 @@ def test_a_model_is_compared_with_itself(run: Run, checkpoint: Path, data: Path)
     """No difference, and p = 1."""
     found = json.loads(run("compare", checkpoint, checkpoint, data, "--json")[0])
     assert (found["difference"], found["p_value"], found["only_a"]["count"]) == (0, 1, 0)
+
+
+def test_labels_that_a_model_lacks_are_warned_of(run: Run, checkpoint: Path, data: Path) -> None:
+    """They are named with those it has; a label map that mends it silences the warning."""
+    data.write_text(TEXT.replace("-LOC", "-place").replace("-ORG", "-firm"))
+    for command in (["evaluate", checkpoint], ["compare", checkpoint, checkpoint]):
+        _, err = run(*command, data, "--json")
+        said = f"warning: {checkpoint} has none of firm, place; it has LOC, MISC, ORG, PER; rename those"
+        assert err.count(said) == 1
+        assert "has none of" not in run(*command, data, "--json", "--labels", "place=LOC, firm=ORG")[1]
+
+
+def test_files_without_entities_are_not_scored(run: Run, checkpoint: Path, data: Path) -> None:
+    """Nothing could be right or wrong there, so it is one line; also where a label map dropped them all."""
+    (data.parent / "plain.txt").write_text("word O\n")
+    for command in (["evaluate", checkpoint], ["compare", checkpoint, checkpoint]):
+        out, err = run(*command, data.parent / "plain.txt", code=1)
+        assert out == ""
+        assert "plain.txt: holds no entity; give annotated text" in err
+        assert "--labels drops every label" in run(*command, data, "--labels", "PER=,LOC=,ORG=", code=1)[1]
+
+
+def test_a_folder_is_no_checkpoint(run: Run, checkpoint: Path, data: Path, tmp_path: Path) -> None:
+    """Of a run's folder or a model's the file that was meant is named."""
+    best = tmp_path / "run" / "best.safetensors"
+    best.parent.mkdir()
+    best.write_bytes(b"")
+    for folder, meant in ((best.parent, best), (checkpoint.parent, checkpoint), (tmp_path, "a .safetensors file")):
+        said = f"nertrainer: {folder}: a folder, not a checkpoint; give {meant}\n"
+        assert run("evaluate", folder, data, code=1) == ("", said)
+        assert run("compare", checkpoint, folder, data, code=1) == ("", said)
+
+
+def test_long_words_are_cut_for_people(run: Run, checkpoint: Path, data: Path, tmp_path: Path) -> None:
+    """A word without end does not flood the terminal or the page; JSON holds it whole."""
+    data.write_text(TEXT.replace("Unseen", "x" * 5000).replace("said", "y" * 5000))
+    out, _ = run("evaluate", checkpoint, data, "--full", "--html", tmp_path / "page.html")
+    for text in (out, (tmp_path / "page.html").read_text(encoding="utf-8")):
+        assert "x" * 59 + "…" in text.replace("\n", "")
+        assert "y" * 59 + "…" in text.replace("\n", "")
+        assert "x" * 60 not in text.replace("\n", "")
+    assert "x" * 5000 in run("evaluate", checkpoint, data, "--json")[0]

@@ -105,6 +105,7 @@ def test_given_tokens_are_the_words() -> None:
         ([PER, (34, 99, "ORG")], [], "span 34-99 ORG lies outside its text of 42 characters"),
         ([PER, (-7, 41, "ORG")], [], "span -7-41 ORG lies outside its text of 42 characters"),
         ([PER, (41, 41, "ORG")], [], "span 41-41 ORG is empty"),
+        ([PER, (41, 34, "ORG")], [], "span 41-34 ORG ends before it begins"),
     ],
 )
 def test_a_misaligned_span_takes_its_sentences_with_it(
@@ -158,7 +159,18 @@ def test_what_an_annotator_did_not_accept_is_left_out() -> None:
         ('{"text": ' + "[" * 100_000, "nested too deeply"),
         ("[]", "no text"),
         ('{"text": 5, "spans": []}', "no text"),
-        ('{"text": "Oslo"}', 'no "spans"'),
+        ('{"text": "Oslo"}', 'no "spans", "label" or "labels", only a text; give "spans": []'),
+        (
+            '{"text": "Oslo", "entities": [[0, 4, "LOC"]], "answer": "accept"}',
+            'no "spans", "label" or "labels", beside the text only "entities", "answer"; rename',
+        ),
+        ('{"text": "Oslo", "spans": [], "labels": [[0, 4, "LOC"]]}', 'has "spans", "labels", of which only one'),
+        ('{"text": "Oslo", "label": [[0, 4, "LOC"]], "label": []}', 'the key "label" stands twice'),
+        ('{"text": "Oslo", "spans": [{"start": 0, "end": 4, "end": 3, "label": "X"}]}', 'the key "end" stands twice'),
+        ('{"text": "Oslo", "spans": [], "\\ud83d": 1, "\\ud83d": 2}', 'the key "\\ud83d" stands twice'),
+        ('{"text": "Oslo", "label": [[0, ' + "9" * 5000 + ', "LOC"]]}', "a number of 5,000 digits"),
+        ('{"text": "Oslo", "label": [[0, 4, "\\ud83d"]]}', "label '\\ud83d' holds a control character or half"),
+        ('{"text": "Oslo", "label": [[0, 4, "\\u001b[31m"]]}', "label '\\x1b[31m' holds a control character"),
         ('{"text": "Oslo", "spans": 5}', "malformed spans"),
         ('{"text": "Oslo", "spans": null}', "malformed spans"),
         ('{"text": "Oslo", "spans": [{"start": 0, "end": 4}]}', "malformed spans"),

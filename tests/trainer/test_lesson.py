@@ -86,6 +86,8 @@ def test_labels_that_a_corpus_lacks_are_said_to_stay_open(folder: Path) -> None:
     _, said = trained(folder, "run", train="data.conll tweets.conll", hidden=8)
     assert "tweets.conll: does not annotate MISC" in said
     assert "data.conll: does not annotate" not in said
+    ended = nertrainer(folder, "train", "--no-open-labels", "--resume", "run")
+    assert "leave out --no-open-labels" in ended.err or "leave out --open-labels" in ended.err
 
 
 @pytest.mark.parametrize(

@@ -237,6 +237,14 @@ def _empty_config(run: Path, dev: Path) -> None:
     (run / "config.toml").write_text("")
 
 
+def _odd_config(run: Path, dev: Path) -> None:
+    (run / "config.toml").write_text("dev = 3\n[sha256]")
+
+
+def _odd_digests(run: Path, dev: Path) -> None:
+    (run / "config.toml").write_text("dev = []\nsha256 = 'x'")
+
+
 def _other_config(run: Path, dev: Path) -> None:
     text = (run / "config.toml").read_text()
     (run / "config.toml").write_text(text.replace(f'dev = ["{dev}"]', f'dev = ["{dev}", "{dev}"]'))
@@ -249,6 +257,8 @@ def _other_config(run: Path, dev: Path) -> None:
         (_changed, "dev.conll is not what it was chosen by, by the SHA-256 in"),
         (_no_config, "no config.toml beside it names its dev files"),
         (_empty_config, "config.toml does not name the dev files"),
+        (_odd_config, "config.toml: dev: expected a list of files"),
+        (_odd_digests, "config.toml: sha256: expected a table"),
         (_other_config, "the dev files that run/config.toml names are not those that it was chosen by"),
     ],
 )
@@ -421,6 +431,15 @@ def test_of_several_seeds_the_best_is_published(make_model: MakeModel, tmp_path:
     assert attempt(tmp_path / "run", tmp_path / "demo")[0].read_bytes() == best.read_bytes()
 
 
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"best": "../other"}', '{"best": true}'])
+def test_a_damaged_summary_of_seeds_is_named(make_model: MakeModel, tmp_path: Path, text: str) -> None:
+    """What names no seed leads nowhere, least of all out of the run's folder."""
+    file(tmp_path / "other" / "best.safetensors", make_model())
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "seeds.json").write_text(text)
+    assert "seeds.json: does not name the best seed" in refusal(tmp_path / "run", tmp_path / "demo")
+
+
 def test_the_card_tells_what_is_known(make_model: MakeModel, tmp_path: Path) -> None:
     """Figures as measured, data, recipe, gates, limits and how to measure again; no place is left to be filled."""
     live, new = make_model(1), make_model(2)
@@ -475,14 +494,18 @@ def test_the_command_prints_the_path_alone_on_stdout(
     dev = columns(tmp_path / "dev.conll", make_model())
     run = run_of(tmp_path / "run", make_model(), dev)
     monkeypatch.setattr("sys.argv", ["nertrainer", "publish", str(run), str(tmp_path / "demo"), "--device", "cpu"])
-    for number in (1, 2):
+    said = []
+    for _ in range(2):
         with pytest.raises(SystemExit) as stop:
             main()
         out, err = capsys.readouterr()
         assert stop.value.code in (0, None)
-        assert out == f"{tmp_path}/demo/00000{number}.safetensors\n"
-    assert re.findall(r"(?m)^(\w+ ?\w+):", err) == ["integrity", "known answers", "dev F1", "labels"]
-    assert "published" in err
+        assert out == f"{tmp_path}/demo/000001.safetensors\n"
+        said.append(err)
+    assert re.findall(r"(?m)^([\w ]+):", said[0]) == ["integrity", "known answers", "dev F1 and labels"]
+    assert "published" in said[0]
+    assert said[1] == f"{run}/best.safetensors: already there as 000001\n"
+    assert len(versions(tmp_path / "demo")) == 1
 
 
 @pytest.mark.parametrize(
@@ -493,6 +516,9 @@ def test_the_command_prints_the_path_alone_on_stdout(
         (["/dev/null", "{demo}"], "/dev/null: a folder or a device"),
         (["{model}", "{model}"], "new.safetensors: a file, not a model's folder; give a folder such as models/en"),
         (["{model}", "{model}/en"], "new.safetensors: a file, not a model's folder"),
+        (["{model}", "{run}"], "run: a run's folder, not a model's; give a folder such as models/en"),
+        (["{model}", "{link}"], "link: a link to nothing; make the folder it points to, or give another"),
+        (["{seeds}", "{demo}"], "seeds.json: does not name the best seed; give one of the folders seed-N"),
         (["{model}", "/proc/self"], "/proc/self: Permission denied"),
         (["{model}", "/proc/none/en"], "check the path and its permissions"),
         (["{model}", "{demo}", "--margin", "-1"], "--margin"),
@@ -511,11 +537,14 @@ def test_a_mistake_gets_one_line(
     message: str,
 ) -> None:
     """Whatever is wrong, stderr ends with one line that says what, and nothing is published."""
-    (tmp_path / "empty").mkdir()
+    for name, inside, text in (("empty", "x", ""), ("run", "config.toml", ""), ("seeds", "seeds.json", "{}")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / inside).write_text(text)
+    (tmp_path / "link").symlink_to("nothing")
     candidate = file(tmp_path / "new.safetensors", make_model())
     (tmp_path / "blank.txt").write_text("word O\n")
     names = {
-        **{name: tmp_path / name for name in ("empty", "demo")},
+        **{name: tmp_path / name for name in ("empty", "demo", "run", "seeds", "link")},
         "model": candidate,
         "blank": tmp_path / "blank.txt",
     }

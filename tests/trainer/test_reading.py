@@ -1,6 +1,7 @@
 """Which reader a file gets, and folders of files."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -103,3 +104,26 @@ def test_a_bad_file_of_a_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "b.txt").write_text("word\n")
     with pytest.raises(CorpusError, match=r"b\.txt:1: has 1 column"):
         read_corpus(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "text"), [("a.json", "[]"), ("a.jsonl", " [1]"), ("a", f"\n[\n {JSON}]")])
+def test_a_json_array_is_refused_with_its_cure(tmp_path: Path, name: str, text: str) -> None:
+    """What is one array and not one object a line is said to be that, not read as columns."""
+    (tmp_path / name).write_text(text)
+    with pytest.raises(CorpusError, match="one JSON array; give one object a line"):
+        read_corpus(tmp_path / name)
+
+
+def test_a_bracket_may_be_a_word(tmp_path: Path) -> None:
+    """Columns that begin with brackets are columns."""
+    (tmp_path / "a.txt").write_text("[ [ O\nOslo Oslo B-LOC\n")
+    assert read_corpus(tmp_path / "a.txt").sentences[0].words == ("[", "Oslo")
+
+
+def test_pipes_and_devices_are_refused(tmp_path: Path) -> None:
+    """They are not opened, as they may never end: given as they are, and in a folder."""
+    pipe = tmp_path / "a.txt"
+    os.mkfifo(pipe)
+    for given_path in (pipe, tmp_path, Path("/dev/zero")):
+        with pytest.raises(CorpusError, match="not a regular file"):
+            read_corpus(given_path)

@@ -1,7 +1,9 @@
 """A run's folder: what is written is read again, it has one master, and TensorBoard reads its events."""
 
+import json
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +14,15 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from nertrainer.board import Board
 from nertrainer.curve import curve, drawn
-from nertrainer.run import CONFIG, Progress, Run, read_config, sha256
+from nertrainer.run import BEST, CONFIG, Progress, Run, read_config, sha256
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+
+
+def line(epoch: int, **facts: Any) -> dict[str, Any]:
+    """A line of the metrics."""
+    figures = {"loss": 1.5, "lr": 0.1, "dev_f1": 0.5, "dev_f1_each": {"dev": 0.5}, "seconds": 2.0}
+    return {"epoch": epoch, "step": 4 * epoch, **figures, "tokens_per_second": 9, **facts}
 
 
 @example("", [], float("inf"), 0)
@@ -43,17 +51,18 @@ def test_what_is_newer_than_the_state_is_forgotten(tmp_path: Path) -> None:
     with Run.create(tmp_path, {}, {}) as run:
         assert run.state() is None
         for epoch in (1, 2):
-            run.log({"epoch": epoch})
+            run.log(line(epoch))
         run.save(state, Progress(epochs=1, step=4, lr=0.5, seconds=9.0))
     (tmp_path / ".0123.partial").touch()
     with Run.open(tmp_path) as run:
-        assert (run.progress, run.metrics) == (Progress(1, 4, 0.5, 9.0), [{"epoch": 1}])
+        assert (run.progress, run.metrics) == (Progress(1, 4, 0.5, 9.0), [line(1)])
         assert not list(tmp_path.glob(".*.partial"))
         found = run.state()
         assert found is not None
         assert torch.equal(found["weight"], state["weight"])
-        run.log({"epoch": 2, "again": True})
-    assert (tmp_path / "metrics.jsonl").read_text() == '{"epoch": 1}\n{"epoch": 2, "again": true}\n'
+        run.log(line(2, again=True))
+    kept = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(each) for each in kept] == [line(1), line(2, again=True)]
 
 
 def test_a_changed_file_is_named(tmp_path: Path) -> None:
@@ -73,15 +82,26 @@ def test_a_changed_file_is_named(tmp_path: Path) -> None:
         ("config.toml", None, "config.toml: there is no such file; give a folder that `nertrainer train` made"),
         ("config.toml", b"lr = ", "config.toml: not TOML"),
         ("config.toml", b"\xff", "config.toml: not TOML"),
+        ("config.toml", b"sha256 = 'x'", "config.toml: sha256: expected a table"),
+        ("config.toml", b"[sha256]\nx = 3", "config.toml: sha256: expected a table"),
         ("metrics.jsonl", b"{", "metrics.jsonl: not the metrics of this run"),
+        ("metrics.jsonl", b"1\n", "metrics.jsonl: not the metrics of this run"),
+        ("metrics.jsonl", b"{}\n", "metrics.jsonl: not the metrics of this run"),
+        ("metrics.jsonl", json.dumps(line(2)).encode(), "metrics.jsonl: not the metrics of this run"),
+        ("metrics.jsonl", json.dumps(line(1, loss="1.5")).encode(), "metrics.jsonl: not the metrics of this run"),
+        ("metrics.jsonl", json.dumps(line(1, dev_f1_each={"a": {}})).encode(), "metrics.jsonl: not the metrics"),
+        ("result.json", b"", "result.json: does not say how the run ended; remove it, and go on with --resume"),
+        ("result.json", b"{}", "result.json: does not say how the run ended"),
+        ("result.json", b"[]", "result.json: does not say how the run ended"),
         ("state.safetensors", b"", "state.safetensors: not the state of this run"),
         ("state.safetensors", b"\x02\0\0\0\0\0\0\0{}", "state.safetensors: not the state of this run"),
     ],
 )
 def test_what_is_no_run_is_refused(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
     """Whatever of a run is missing or damaged, the error names the file."""
-    with Run.create(tmp_path, {}, {}):
-        pass
+    with Run.create(tmp_path, {}, {}) as run:
+        run.log(line(1))
+        run.save({}, Progress(epochs=1))
     path = tmp_path / name
     if content is None:
         path.unlink()
@@ -89,6 +109,33 @@ def test_what_is_no_run_is_refused(tmp_path: Path, name: str, content: bytes | N
         path.write_bytes(content)
     with pytest.raises(ValueError, match=message):
         Run.open(tmp_path)
+
+
+@pytest.mark.parametrize("left", ["metrics.jsonl", BEST])
+def test_a_run_that_lost_its_state_is_not_begun_anew(tmp_path: Path, left: str) -> None:
+    """What an earlier process made is not overwritten from epoch 1, unless that process saved nothing."""
+    with Run.create(tmp_path, {}, {}):
+        pass
+    with Run.open(tmp_path) as run:
+        assert run.progress == Progress()
+    (tmp_path / left).write_text("")
+    with pytest.raises(ValueError, match=f"state.safetensors: is gone, though {left} is there; put it back, or start"):
+        Run.open(tmp_path)
+
+
+def test_a_state_is_verified(tmp_path: Path) -> None:
+    """A bit that flipped among the weights or in how far they are trained is not gone on with."""
+    with Run.create(tmp_path, {}, {}) as run:
+        run.save({"weight": torch.arange(300.0), "flag": torch.tensor(True)}, Progress(step=4))
+    path = tmp_path / "state.safetensors"
+    whole = path.read_bytes()
+    Run.open(tmp_path).__exit__()
+    for at in (len(whole) - 50, whole.index(b"step") + len(b'step\\": ')):
+        data = bytearray(whole)
+        data[at] ^= 1
+        path.write_bytes(data)
+        with pytest.raises(ValueError, match="not the state of this run; it was damaged, so start a new run"):
+            Run.open(tmp_path)
 
 
 def test_a_folder_in_use_is_no_place_for_a_run(tmp_path: Path) -> None:
@@ -99,6 +146,10 @@ def test_a_folder_in_use_is_no_place_for_a_run(tmp_path: Path) -> None:
         Run.create(tmp_path / "run", {}, {})
     with pytest.raises(ValueError, match="is not empty"):
         Run.create(tmp_path, {}, {})
+    (tmp_path / "link").symlink_to("nothing")
+    for path in (tmp_path / "run" / CONFIG, tmp_path / "link"):
+        with pytest.raises(ValueError, match="is not a folder; give a new folder as --run"):
+            Run.create(path, {}, {})
     assert read_config(tmp_path / "run" / CONFIG) == {"sha256": {}}
 
 

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -15,10 +16,11 @@ from safetensors.torch import load_file, save_file
 from tests.trainer.signalled import STEP, SYNC, Ended, Signal, nertrainer
 
 from nermodel.checkpoint import load
+from nertrainer.run import state_sha256
 
 CORPUS = Path(__file__).parents[2] / "examples" / "corpus"
 STEPS = 15  # of an epoch
-SYNCS = 20  # of a run: config; best, metrics, curve and state of two epochs; result; each twice
+SYNCS = 22  # of a run: config; the first state; best, metrics, curve and state of two epochs; result; each twice
 TRAIN = ["train", "--train", "data/a.conll", "--dev", "data/a.conll", "--hidden", "16", "--batch", "4", "--epochs", "2"]
 TRAIN += ["--lr", "0.05", "--word-lr", "0.1", "--ema", "0.5", "--dropout", "0.02"]  # the second epoch is the better one
 CUTS = random.Random(1)
@@ -82,7 +84,7 @@ def killed_and_resumed(folder: Path, *cuts: Signal, save_every: float = 300, lef
 
 @pytest.mark.parametrize(
     ("cut", "save_every", "left"),
-    [(Signal(STEP, 1), 300.0, 30), (Signal(STEP, 9), 0.0, 22), (Signal(SYNC, 9), 300.0, 30)],
+    [(Signal(STEP, 1), 300.0, 30), (Signal(STEP, 9), 0.0, 22), (Signal(SYNC, 11), 300.0, 15)],
     ids=["before a save", "after a save in an epoch", "between metrics and state"],
 )
 def test_a_killed_run_comes_to_the_same_bits(
@@ -194,6 +196,17 @@ def test_a_finished_run_says_so_and_does_nothing(whole: Path) -> None:
     }
 
 
+def test_a_finished_run_may_be_moved(whole: Path, tmp_path: Path) -> None:
+    """Its checkpoint is found where the run is now; where that is gone, the line says so."""
+    shutil.copytree(whole, tmp_path / "moved")
+    ended = nertrainer(tmp_path, "train", "--resume", "moved")
+    assert (ended.code, ended.out) == (0, f"{tmp_path / 'moved' / 'best.safetensors'}\n")
+    (tmp_path / "moved" / "best.safetensors").unlink()
+    ended = nertrainer(tmp_path, "train", "--resume", "moved")
+    assert (ended.code, ended.out) == (1, "")
+    assert "best.safetensors: is gone, though moved ended with it; put it back, or start a new run" in ended.last
+
+
 @pytest.fixture(params=["limit", "tmpfs"])
 def full(request: pytest.FixtureRequest, folder: Path) -> Iterator[int | None]:
     """A disk that has no room for a second state: by a limit on the size of files, or a real file system of 4 MB."""
@@ -243,7 +256,7 @@ def test_a_loss_that_is_no_number_keeps_the_best(folder: Path) -> None:
         metadata = file.metadata()
     state = load_file(path)
     state["network.output.bias"][0] = torch.nan
-    save_file(state, path, metadata)
+    save_file(state, path, {**metadata, "sha256": state_sha256(state, metadata["nerstream.run"])})
     ended = nertrainer(folder, "train", "--resume", "run")
     assert ended.code == 1
     assert "became nan at epoch 2, step 3; " in ended.last

@@ -100,6 +100,9 @@ def test_a_run_keeps_its_options_resolved(folder: Path) -> None:
         ("epochs = [1]", "options.toml: epochs: expected one value"),
         ("[labels]\n'a,b' = 'c'", "options.toml: labels: a,b: expected a label without a comma"),
         ("epochs =", "options.toml: not TOML"),
+        ("epochs = true", "options.toml: epochs: expected a number or text, got true"),
+        ("train = [true]", "options.toml: train: expected a number or text, got true"),
+        ("run = ''", "options.toml: run: is empty"),
         ("train = ['data.conll']", "Missing option '--dev'"),
     ],
 )
@@ -117,6 +120,20 @@ def test_a_mistake_in_the_file_is_named(
     assert err.startswith("nertrainer: ")
     assert err.count("\n") == 1
     assert message in err
+
+
+@pytest.mark.parametrize("content", ["", "hidden = 16", "train = ['a']\ndev = 3\n[sha256]", "sha256 = 'x'"])
+def test_a_damaged_config_of_a_run_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    """Whatever of it is missing or of another kind, one line names the file."""
+    (tmp_path / "config.toml").write_text(content)
+    monkeypatch.setattr("sys.argv", ["nertrainer", "train", "--resume", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        main()
+    err = capsys.readouterr().err
+    assert err.startswith(f"nertrainer: {tmp_path}/config.toml: ")
+    assert err.count("\n") == 1
 
 
 def test_going_on_takes_no_option_that_would_change_the_run(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """Word vectors from text and from checkpoints."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -84,11 +85,12 @@ def test_a_checkpoint_lends_its_word_table(make_model: MakeModel, tmp_path: Path
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "no vectors"),
+        ("", "no vectors; give"),
         ("the 1 2\nof 1\n", ":2: not a word and 2 numbers"),
         ("the 1 x\n", ":1: not a word and"),
-        ("the 1 2\nof 1 nan\n", ":2: not a word and"),
-        ("the 1 2\nof 1 1e39\n", ":2: not a word and"),
+        ("the 1 2\nof 1 nan\n", ":2: a number that is not finite, or too large"),
+        ("the 1 2\nof 1 1e39\n", ":2: a number that is not finite, or too large"),
+        ("the 1 2\nof 1 1e999\n", ":2: a number that is not finite, or too large"),
         ("hello\n", ":1: not a word and"),
     ],
 )
@@ -98,3 +100,11 @@ def test_a_file_that_holds_no_vectors_is_refused(tmp_path: Path, text: str, mess
     path.write_text(text)
     with pytest.raises(CorpusError, match=message):
         read_vectors(path)
+
+
+def test_pipes_and_devices_are_no_vectors(tmp_path: Path) -> None:
+    """They are not opened, as they may never end."""
+    os.mkfifo(tmp_path / "vectors.txt")
+    for path in (tmp_path / "vectors.txt", tmp_path, Path("/dev/zero")):
+        with pytest.raises(CorpusError, match="not a regular file"):
+            read_vectors(path)

@@ -46,7 +46,7 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         code = 130
     if code == 130:
-        _fail("interrupted; nothing was published", 130)
+        _fail("interrupted", 130)
     sys.exit(code)
 
 

@@ -5,6 +5,8 @@ last that holds tags; a first column that counts 1, 2, 3, ... is not the words.
 """
 
 import re
+import stat
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -67,6 +69,7 @@ class _Row(NamedTuple):
 
 def read_text(path: Path) -> str:
     """The text of a UTF-8 file, with or without a byte order mark; CorpusError where it is something else."""
+    check_regular(path)
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -75,6 +78,20 @@ def read_text(path: Path) -> str:
     if "\0" in text:
         raise CorpusError(f"{path}: holds NUL bytes, so it is not a text file; give columns or JSON lines")
     return text
+
+
+def check_regular(path: Path) -> None:
+    """CorpusError for a folder, a pipe or a device: they may never end, and training reads its files twice."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise CorpusError(f"{path}: not a regular file; give one, for a pipe the file that it is made of")
+
+
+def check_label(label: str) -> None:
+    """ValueError for a label that could not be shown or written: of control characters or halves of a character."""
+    if any(unicodedata.category(char) in ("Cc", "Cs") for char in label):
+        raise ValueError(
+            f"label {label[:30]!r} holds a control character or half of a surrogate pair; mend it in the file"
+        )
 
 
 def read_columns(path: Path, label_map: Mapping[str, str] | None = None) -> Corpus:
@@ -92,6 +109,7 @@ def parse_columns(path: Path, text: str, label_map: Mapping[str, str]) -> Corpus
     word_column = 1 if tag_column > 1 and _is_numbered(path, rows) else 0
     rows, left_out = _with_words(path, rows, word_column, tag_column)
     repairs += left_out
+    _check_labels(path, rows, tag_column)
     tags = [[row.columns[tag_column] for row in sentence] for sentence in rows]
     spans = [spans_of(sentence) for sentence in tags]
     scheme = scheme_of(zip(tags, spans, strict=True))
@@ -172,11 +190,33 @@ def _tag_columns(path: Path, sentences: Sequence[Sequence[_Row]]) -> list[int]:
     hits = [sum(count for cell, count in column.items() if _TAG.fullmatch(cell)) for column in counts]
     found = [at for at in range(1, len(hits)) if 2 * hits[at] >= len(rows)]
     if not found:
-        raise CorpusError(f"{path}: no column after the first holds tags; expected O and B-X, I-X on each line")
+        if 2 * hits[0] >= len(rows):
+            line, cells = next(row for row in rows if _TAG.fullmatch(row.columns[0]))
+            raise CorpusError(
+                f"{path}:{line}: the first column holds tags, here {cells[0][:30]!r}, and none after it; "
+                "put the token first and its tag last"
+            )
+        line, cells = next(row for row in rows if not _TAG.fullmatch(row.columns[-1]))
+        raise CorpusError(
+            f"{path}:{line}: no column after the first holds tags, the last has {cells[-1][:30]!r} here; "
+            "expected O and B-X, I-X in capitals on each line"
+        )
     if hits[found[-1]] < len(rows):
         line, tag = next((line, cells[found[-1]]) for line, cells in rows if not _TAG.fullmatch(cells[found[-1]]))
         raise CorpusError(f"{path}:{line}: unknown tag {tag[:30]!r}; expected O, or B-, I-, E-, S-, L-, U- and a label")
     return found
+
+
+def _check_labels(path: Path, sentences: Sequence[Sequence[_Row]], tag_column: int) -> None:
+    """CorpusError at the first tag whose label cannot be shown."""
+    lines: dict[str, int] = {}
+    for line, columns in chain.from_iterable(sentences):
+        lines.setdefault(columns[tag_column], line)
+    for tag, line in lines.items():
+        try:
+            check_label(tag[2:])
+        except ValueError as error:
+            raise CorpusError(f"{path}:{line}: {error}") from error
 
 
 def _is_numbered(path: Path, sentences: Sequence[Sequence[_Row]]) -> bool:

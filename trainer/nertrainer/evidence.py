@@ -18,6 +18,7 @@ from nertrainer.predictions import Prediction, Speed, predictions
 WORST = 20  # sentences shown
 ENTITY_LENGTHS = ("1", "2", "3", "4+")  # in tokens
 SENTENCE_LENGTHS = ("1-10", "11-20", "21-40", "41+")
+SHOWN = 60  # characters of a word or an entity that people see
 SURFACES = ("seen entity", "seen words", "unseen")  # in the training text
 
 
@@ -111,6 +112,11 @@ def examine(
 def surface(words: Sequence[str], span: Span) -> str:
     """An entity's words, with spaces between."""
     return " ".join(words[span.start : span.end])
+
+
+def clipped(text: str) -> str:
+    """A word or an entity's words, cut to what a line bears."""
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
 
 
 def _grouped(

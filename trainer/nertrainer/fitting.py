@@ -185,6 +185,9 @@ class _Fitting:
         f1 = sum(each.values()) / len(each)
         figures = {"dev_f1": f1, **{f"dev_f1/{name}": value for name, value in each.items()}}
         if self.best is None or f1 > self.best.metrics["dev_f1"]:
+            if self._run.state_is_missing:  # a best epoch without a state is a run that lost it
+                assert self._unexamined is not None
+                self._run.save(self._unexamined, self._progress)
             provenance = {**self._card.provenance, "epoch": event.epoch, "seconds": round(self._seconds)}
             self.best = replace(self._card, metrics=figures, provenance=provenance)
             self._run.keep(replace(model, card=self.best), self._lesson.known)

@@ -16,9 +16,12 @@ from typing import Any, NamedTuple
 
 from nermodel.tags import Span
 from nermodel.text import Offsets, split_sentences, tokenize
-from nertrainer.corpus import Corpus, CorpusError, Sentence
+from nertrainer.corpus import Corpus, CorpusError, Sentence, check_label
 
 _EXPECTED = 'expected {"text": "...", "spans": [{"start": 0, "end": 4, "label": "PER"}]}'
+_KEYS = ("spans", "label", "labels")  # any one of them holds the spans
+_FOREIGN_KEYS = ("entities", "ents", "annotations")  # what other tools call them
+_MOST_DIGITS = 100
 
 
 class _Record(NamedTuple):
@@ -42,7 +45,9 @@ def parse_spans(path: Path, text: str, label_map: Mapping[str, str]) -> Corpus:
         place = f"{path}:{number}"
         try:
             record = _record(line)
-            written.update(span.label for span in record.spans)
+            for label in {span.label for span in record.spans}:
+                check_label(label)
+                written.add(label)
             renamed = [span._replace(label=label_map.get(span.label, span.label)) for span in record.spans]
             for label in {span.label for span in renamed}:
                 if label != "".join(label.split()):
@@ -65,7 +70,7 @@ def parse_spans(path: Path, text: str, label_map: Mapping[str, str]) -> Corpus:
 def _record(line: str) -> _Record:
     """ValueError says what is malformed."""
     try:
-        values = json.loads(line)
+        values = json.loads(line, object_pairs_hook=_object, parse_int=_integer)
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON: {error.msg} at character {error.pos + 1}; {_EXPECTED}") from error
     except RecursionError as error:
@@ -75,12 +80,37 @@ def _record(line: str) -> _Record:
     text = values["text"]
     if any("\ud800" <= char <= "\udfff" for char in text):
         raise ValueError("half of a surrogate pair in the text; write it as valid Unicode")
-    key = next((key for key in ("spans", "label", "labels") if key in values), None)
-    if key is None and "answer" not in values:
-        raise ValueError('no "spans"; give "spans": [] where there is no entity')
+    keys = [key for key in _KEYS if key in values]
+    if len(keys) > 1:
+        raise ValueError(f"has {_quoted(keys)}, of which only one can hold the spans; keep that one")
+    others = [key for key in values if key != "text"]
+    if not keys and ("answer" not in values or not {*_FOREIGN_KEYS}.isdisjoint(others)):
+        found = f"beside the text only {_quoted(others)}; rename the key of the spans" if others else "only a text"
+        raise ValueError(f'no "spans", "label" or "labels", {found}; give "spans": [] where there is no entity')
     tokens = _tokens(values["tokens"], text) if "tokens" in values else None
-    spans = _spans(values[key]) if key else []
+    spans = _spans(values[keys[0]]) if keys else []
     return _Record(text, tokens, spans, values.get("answer", "accept") == "accept")
+
+
+def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; ValueError where a key stands twice, as one of its values would be lost."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {_quoted([key])} stands twice in one object; keep one")
+        found[key] = value
+    return found
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(f"a number of {len(digits):,} digits; offsets count characters of the text, so mend it")
+    return int(digits)
+
+
+def _quoted(keys: Sequence[str]) -> str:
+    """The first keys as JSON has them, cut to a length that a line bears."""
+    return ", ".join([json.dumps(key[:30]) for key in keys[:6]] + ["..."] * (len(keys) > 6))
 
 
 def _spans(values: Any) -> list[Span]:
@@ -122,7 +152,13 @@ def _align(text: str, tokens: Sequence[Offsets] | None, spans: Sequence[Span]) -
     for start, end, label in spans:
         name = f"span {start}-{end} {label}"
         if not 0 <= start < end <= len(text):
-            cause = f"lies outside its text of {len(text)} characters" if start < end else "is empty"
+            cause = (
+                f"lies outside its text of {len(text)} characters"
+                if start < end
+                else "is empty"
+                if start == end
+                else "ends before it begins"
+            )
             messages.append(f"{name} {cause}; its whole text is left out")
             bad.update(range(len(sentences)))
             continue

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from nermodel.tags import Span
 from nertrainer.corpus import Corpus
-from nertrainer.evidence import Evidence, Mistaken
+from nertrainer.evidence import Evidence, Mistaken, clipped, surface
 from nertrainer.plots import confusion_plot, f1_plot, reliability_plot
 from nertrainer.tables import Table, calibration_table, groups_table, measures_table, percent
 
@@ -182,12 +182,13 @@ def _sentences(worst: Sequence[Mistaken]) -> str:
 
 def _marked(words: Sequence[str], spans: Iterable[tuple[Span, bool, str]]) -> str:
     """The sentence with its entities marked as right or wrong and named."""
+    shown = [*map(clipped, words)]
     parts: list[str] = []
     at = 0
     for span, right, name in spans:
-        inside = escape(" ".join(words[span.start : span.end]))
+        inside = escape(clipped(surface(words, span)))
         kind = "" if right else ' class="wrong"'
-        parts += map(escape, words[at : span.start])
+        parts += map(escape, shown[at : span.start])
         parts.append(f"<mark{kind}>{inside}<small>{escape(name)}</small></mark>")
         at = span.end
-    return " ".join([*parts, *map(escape, words[at:])])
+    return " ".join([*parts, *map(escape, shown[at:])])

@@ -93,6 +93,20 @@ def sum_of(value: float) -> float:
     return total.item()
 
 
+@contextmanager
+def speaking_once() -> Iterator[None]:
+    """Around what all processes do alike: where process 0 fails, it alone says why, and the others just end."""
+    failure: Exception | None = None
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        failure = error
+    if shared(failure is not None) and rank():
+        raise SystemExit(1)
+    if failure is not None:
+        raise failure
+
+
 @_together()
 def shared(value: Any) -> Any:
     """What process 0 gives, in every process."""

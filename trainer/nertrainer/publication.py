@@ -5,7 +5,6 @@ Beside FOLDER/000007.safetensors lies its card, 000007.md; it is written first, 
 
 import errno
 import filecmp
-import json
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -20,7 +19,7 @@ from nertrainer.card import Measured, label_map, model_card, origins
 from nertrainer.corpus import Corpus
 from nertrainer.evaluation import evaluate
 from nertrainer.reading import read_corpus
-from nertrainer.run import BEST, CONFIG, read_config, sha256
+from nertrainer.run import BEST, CONFIG, STATE, read_config, read_json, sha256
 from nertrainer.seeds import SEEDS
 
 MARGIN = 0.5  # F1 points
@@ -68,7 +67,7 @@ def publish_gated(
     """
     if not 0 <= margin < math.inf:
         raise ValueError(f"--margin {margin}: expected F1 points, 0 or more")
-    path = _file(candidate)
+    path = checkpoint_of(candidate)
     check_writable(folder)
     try:
         data = read(path)
@@ -103,19 +102,28 @@ def publish_gated(
         say("another version came meanwhile; through the gates again")
 
 
+def published_last(checkpoint: Path, folder: Path) -> Path | None:
+    """The newest version of `folder`, if it has the bytes of this file; an older one may be published anew."""
+    newest = _versions(folder)[-1:]
+    return newest[0] if newest and filecmp.cmp(newest[0], checkpoint, shallow=False) else None
+
+
 def published(checkpoint: Path, folder: Path) -> Path | None:
     """The version of `folder` that has the bytes of this file, if one has."""
     same = (path for path in _versions(folder) if filecmp.cmp(path, checkpoint, shallow=False))
     return next(same, None)
 
 
-def _file(candidate: Path) -> Path:
-    """The checkpoint of a run's folder, of the best seed if it has several."""
+def checkpoint_of(candidate: Path) -> Path:
+    """The checkpoint of a run's folder, of the best seed if it has several; ValueError where there is none."""
     if not candidate.is_dir():
         return candidate
     folder = candidate
     if (candidate / SEEDS).exists():
-        folder /= f"seed-{json.loads((candidate / SEEDS).read_bytes())['best']}"
+        summary = read_json(candidate / SEEDS)
+        if not (isinstance(summary, dict) and type(summary.get("best")) is int):
+            raise ValueError(f"{candidate / SEEDS}: does not name the best seed; give one of the folders seed-N")
+        folder /= f"seed-{summary['best']}"
     if not (folder / BEST).exists():
         raise ValueError(f"{folder}: holds no {BEST}; let its training end an epoch, or give a checkpoint file")
     return folder / BEST
@@ -123,7 +131,11 @@ def _file(candidate: Path) -> Path:
 
 def check_writable(folder: Path) -> None:
     """OSError or ValueError where nothing can be published into a folder; said before the work, not after."""
-    place = next(place for place in (folder, *folder.parents) if place.exists())
+    place = next(place for place in (folder, *folder.parents) if place.exists() or place.is_symlink())
+    if not place.exists():
+        raise ValueError(f"{place}: a link to nothing; make the folder it points to, or give another")
+    if any((folder / name).exists() for name in (CONFIG, STATE)):
+        raise ValueError(f"{folder}: a run's folder, not a model's; give a folder such as models/en")
     if not place.is_dir():
         raise ValueError(f"{place}: a file, not a model's folder; give a folder such as models/en")
     if not os.access(place, os.W_OK | os.X_OK):
@@ -149,6 +161,8 @@ def _own_dev(config_path: Path, card: Card) -> list[Corpus]:
     config = read_config(config_path)
     if not {"dev", "sha256"} <= config.keys():
         raise ValueError(f"{config_path} does not name the dev files and their SHA-256")
+    if not (isinstance(config["dev"], list) and all(isinstance(name, str) for name in config["dev"])):
+        raise ValueError(f"{config_path}: dev: expected a list of files")
     corpora = []
     for name in config["dev"]:
         corpus = read_corpus(Path(name), label_map(card))

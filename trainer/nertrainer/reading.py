@@ -11,6 +11,7 @@ from nertrainer.jsonl import parse_spans
 
 ENDINGS = re.compile(r"\.(conll|txt|tsv|bio|iob\w*|jsonl)")  # of the files that are read of a folder
 _OBJECT = re.compile(r'\s*\{\s*["}]')  # how JSON lines begin, and columns do not
+_ARRAY = re.compile(r"\s*\[\s*\{")
 
 
 def read_corpus(path: Path, label_map: Mapping[str, str] | None = None) -> Corpus:
@@ -45,5 +46,7 @@ def read_corpus(path: Path, label_map: Mapping[str, str] | None = None) -> Corpu
 
 def _read_file(path: Path, label_map: Mapping[str, str]) -> Corpus:
     text = read_text(path)
+    if _ARRAY.match(text) or (path.suffix.lower() in (".json", ".jsonl") and text.lstrip().startswith("[")):
+        raise CorpusError(f"{path}: one JSON array; give one object a line, without brackets and commas around them")
     is_json = path.suffix.lower() == ".jsonl" or _OBJECT.match(text)
     return (parse_spans if is_json else parse_columns)(path, text, label_map)

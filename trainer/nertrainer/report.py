@@ -9,7 +9,7 @@ from rich.text import Text
 
 from nertrainer.compare import Comparison
 from nertrainer.evaluation import Evaluation
-from nertrainer.evidence import Evidence, Mistaken, surface
+from nertrainer.evidence import Evidence, Mistaken, clipped, surface
 from nertrainer.measures import MEASURES
 from nertrainer.tables import (
     Table,
@@ -21,7 +21,15 @@ from nertrainer.tables import (
     percent,
 )
 
+NARROWEST = 72  # columns; tables in fewer are heaps of single letters
 screen = Console(stderr=True)
+
+
+def sheet() -> Console:
+    """A console on stdout for tables, as wide as the terminal or as they need at least."""
+    console = Console(highlight=False)
+    console.width = max(NARROWEST, console.width)
+    return console
 
 
 def training_bar() -> Progress:
@@ -84,7 +92,7 @@ def comparison(result: Comparison, title: str) -> Iterator[RenderableType]:
         types = ", ".join(f"{label} {count}" for label, count in alone.per_type.items())
         text = Text(f"only {name} finds {alone.count:,} entities" + (f" ({types}), such as" if types else ""))
         for example in alone.examples:
-            text.append(f"\n  {example.surface} [{example.label}]")
+            text.append(f"\n  {clipped(example.surface)} [{example.label}]")
             text.append(f" {example.count} times" if example.count > 1 else "")
         yield text
 
@@ -93,12 +101,13 @@ def _mistaken(mistaken: Mistaken) -> Text:
     """The sentence, and below it which entities of the file and of the model agree and which do not."""
     words, gold = mistaken.words, set(mistaken.gold)
     found = {span for span, _ in mistaken.predicted}
-    missed = [f"{surface(words, span)} [{span.label}]" for span in mistaken.gold if span not in found]
+    missed = [f"{clipped(surface(words, span))} [{span.label}]" for span in mistaken.gold if span not in found]
     scored = [
-        (f"{surface(words, span)} [{span.label} {score:.2f}]", span in gold) for span, score in mistaken.predicted
+        (f"{clipped(surface(words, span))} [{span.label} {score:.2f}]", span in gold)
+        for span, score in mistaken.predicted
     ]
     wrong, right = ([entity for entity, agrees in scored if agrees == which] for which in (False, True))
-    text = Text(f"\n{mistaken.place}, {mistaken.errors} errors\n{' '.join(words)}")
+    text = Text(f"\n{mistaken.place}, {mistaken.errors} errors\n{' '.join(map(clipped, words))}")
     for name, entities in (("missed", missed), ("wrong", wrong), ("right", right)):
         if entities:
             text.append(f"\n  {name + ':':8}{', '.join(entities)}")

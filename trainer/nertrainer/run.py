@@ -13,6 +13,7 @@ Every file but the events is replaced as a whole. The state is written last: wha
 import fcntl
 import hashlib
 import json
+import math
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,10 +31,12 @@ from nermodel.files import PARTIAL, new_file, replace_file
 
 BEST = "best.safetensors"
 CONFIG = "config.toml"
-_STATE = "state.safetensors"
+STATE = "state.safetensors"
 _METRICS = "metrics.jsonl"
 _RESULT = "result.json"
 _PROGRESS = "nerstream.run"  # the key of the state's metadata
+_SHA256 = "sha256"  # the same, of all that the state holds
+_FIGURES = ("epoch", "step", "loss", "lr", "dev_f1", "seconds", "tokens_per_second")  # of a line of the metrics
 
 
 @dataclass(frozen=True)
@@ -60,11 +63,8 @@ class Run:
     @classmethod
     def create(cls, path: Path, config: Mapping[str, Any], sha256: Mapping[str, str]) -> Self:
         """Begin a run in an empty or new folder; ValueError where it is neither."""
+        check_new(path)
         path.mkdir(parents=True, exist_ok=True)
-        if (path / CONFIG).exists():
-            raise ValueError(f"{path}: is a run already; go on with --resume {path}, or give another --run")
-        if any(each.name != "lock" for each in path.iterdir()):
-            raise ValueError(f"{path}: is not empty; give a new folder as --run")
         run = cls(path, config, sha256)
         with run._locking():
             run._write_config()
@@ -78,8 +78,9 @@ class Run:
         with run._locking():
             for partial in path.glob(PARTIAL.format("*")):
                 partial.unlink()
-            run.progress = run._read_progress()
-            run.metrics = run._read_metrics()
+            if run.result is None:
+                run.progress = run._read_progress()
+                run.metrics = run._read_metrics()
         return run
 
     def __enter__(self) -> Self:
@@ -95,9 +96,19 @@ class Run:
 
     @property
     def result(self) -> dict[str, Any] | None:
-        """How the run ended, if it did."""
+        """How the run ended, if it did; ValueError where the file does not say so."""
         path = self.path / _RESULT
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        if not path.exists():
+            return None
+        result = read_json(path)
+        if not (isinstance(result, dict) and isinstance(result.get("checkpoint"), str)):
+            raise ValueError(f"{path}: does not say how the run ended; remove it, and go on with --resume {self.path}")
+        return result
+
+    @property
+    def state_is_missing(self) -> bool:
+        """Whether the state was never saved."""
+        return not (self.path / STATE).exists()
 
     def best(self) -> Card | None:
         """What the best epoch's checkpoint says of itself; CheckpointError or OSError if it is damaged or gone."""
@@ -117,13 +128,14 @@ class Run:
 
     def save(self, state: Mapping[str, Tensor], progress: Progress) -> None:
         """Write the state; from here on a resumed run begins with it."""
-        data = safetensors.torch.save(dict(state), {_PROGRESS: json.dumps(asdict(progress))})
-        replace_file(self.path / _STATE, data)
+        said = json.dumps(asdict(progress))
+        data = safetensors.torch.save(dict(state), {_PROGRESS: said, _SHA256: state_sha256(state, said)})
+        replace_file(self.path / STATE, data)
         self.progress = progress
 
     def state(self) -> dict[str, Tensor] | None:
         """The tensors last saved, if any were."""
-        path = self.path / _STATE
+        path = self.path / STATE
         return safetensors.torch.load_file(path) if path.exists() else None
 
     def finish(self, result: Mapping[str, Any], name: str = _RESULT) -> None:
@@ -138,12 +150,18 @@ class Run:
         return self.sha256
 
     def _read_progress(self) -> Progress:
-        path = self.path / _STATE
+        path = self.path / STATE
         if not path.exists():
+            left = [name for name in (_METRICS, BEST) if (self.path / name).exists()]
+            if left:  # else it was never saved
+                raise ValueError(f"{path}: is gone, though {left[0]} is there; put it back, or start a new run")
             return Progress()
         try:
             with safetensors.safe_open(path, "pt") as file:
-                return Progress(**json.loads(file.metadata()[_PROGRESS]))
+                metadata = file.metadata()
+            if metadata[_SHA256] != state_sha256(safetensors.torch.load_file(path), metadata[_PROGRESS]):
+                raise ValueError("the SHA-256 does not match")
+            return Progress(**json.loads(metadata[_PROGRESS]))
         except (KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
             raise ValueError(f"{path}: not the state of this run; it was damaged, so start a new run") from error
 
@@ -154,7 +172,9 @@ class Run:
             lines = [json.loads(line) for line in text.split("\n") if line]
             if len(lines) < self.progress.epochs:
                 raise ValueError(f"{len(lines)} of {self.progress.epochs} epochs")
-        except ValueError as error:
+            if not all(_is_of_epoch(line, epoch) for epoch, line in enumerate(lines, 1)):
+                raise ValueError("a line without the figures of its epoch")
+        except (RecursionError, ValueError) as error:
             raise ValueError(f"{path}: not the metrics of this run; it was damaged, so start a new run") from error
         return lines[: self.progress.epochs]
 
@@ -178,8 +198,44 @@ class Run:
             raise
 
 
+def check_new(path: Path) -> None:
+    """ValueError where no run can begin, for the folder is in use or no folder; said before the work, not after."""
+    if (path / CONFIG).exists():
+        raise ValueError(f"{path}: is a run already; go on with --resume {path}, or give another --run")
+    if not path.is_dir() and (path.exists() or path.is_symlink()):
+        raise ValueError(f"{path}: is not a folder; give a new folder as --run")
+    if path.is_dir() and any(each.name != "lock" for each in path.iterdir()):
+        raise ValueError(f"{path}: is not empty; give a new folder as --run")
+
+
 def read_config(path: Path) -> dict[str, Any]:
-    """The values of a TOML file; ValueError where it is not one, or there is none."""
+    """The values of a TOML file, `sha256` a table; ValueError where it is not so, or there is none."""
+    values = _read_toml(path)
+    digests = values.get("sha256", {})
+    if not (isinstance(digests, dict) and all(isinstance(digest, str) for digest in digests.values())):
+        raise ValueError(f"{path}: sha256: expected a table of files and their SHA-256; take it away, or mend it")
+    return values
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file, None where it is damaged."""
+    try:
+        return json.loads(path.read_bytes())
+    except (RecursionError, ValueError):
+        return None
+
+
+def state_sha256(state: Mapping[str, Tensor], progress: str) -> str:
+    """The SHA-256 of the tensors, with their names, types and shapes, and of the progress in JSON."""
+    digest = hashlib.sha256(progress.encode())
+    for name in sorted(state):
+        tensor = state[name]
+        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.cpu().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -193,6 +249,15 @@ def sha256(path: Path) -> str:
     """The SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_of_epoch(line: Any, epoch: int) -> bool:
+    if not (isinstance(line, dict) and isinstance(line.get("dev_f1_each"), dict)):
+        return False
+    figures = [*(line.get(name) for name in _FIGURES), *line["dev_f1_each"].values()]
+    return line.get("epoch") == epoch and all(
+        isinstance(figure, int | float) and math.isfinite(figure) for figure in figures
+    )
 
 
 def _toml(value: object) -> str:

@@ -46,14 +46,14 @@ def fit_seeds(
             if own.result is None:
                 say(f"seed {seed}: {path}")
                 fit(own, lesson, replace(recipe, seed=seed), stop, save_every_s, say)
-                own.finish(plain(outcome(own, seed)))
+                own.finish(plain(outcome(own, seed), path))
             outcomes.append(outcome(own, seed))
     figures = [each.dev_f1 for each in outcomes]
     summary = {
         "mean": statistics.mean(figures),
         "standard_deviation": statistics.stdev(figures),
         "best": best_of(outcomes).seed,
-        "seeds": [plain(each) for each in outcomes],
+        "seeds": [plain(each, run.path) for each in outcomes],
     }
     run.finish(summary, SEEDS)
     return outcomes
@@ -69,9 +69,11 @@ def outcome(run: Run, seed: int) -> Outcome:
     )
 
 
-def plain(found: Outcome) -> dict[str, Any]:
-    """As JSON values, the path absolute."""
-    return {**asdict(found), "checkpoint": str(found.checkpoint.absolute())}
+def plain(found: Outcome, folder: Path) -> dict[str, Any]:
+    """As JSON values, the path relative to a run's folder where it lies in it, that may be moved, else absolute."""
+    path = found.checkpoint.absolute()
+    within = path.is_relative_to(folder.absolute())
+    return {**asdict(found), "checkpoint": str(path.relative_to(folder.absolute()) if within else path)}
 
 
 def best_of(outcomes: Sequence[Outcome]) -> Outcome:

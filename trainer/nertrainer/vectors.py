@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from nermodel.checkpoint import Model, load
-from nertrainer.corpus import CorpusError
+from nertrainer.corpus import CorpusError, check_regular
 
 LARGEST = np.finfo(np.float32).max
 Array = npt.NDArray[np.float32]
@@ -51,6 +51,7 @@ def read_vectors(path: Path, most: int | None = None) -> Vectors:
     """
     if path.suffix == ".safetensors":
         return vectors_of(load(path, torch.device("cpu")), most)
+    check_regular(path)
     rows: dict[str, int] = {}
     lower: set[str] = set()
     values: list[Array] = []
@@ -70,17 +71,24 @@ def read_vectors(path: Path, most: int | None = None) -> Vectors:
                 if most is not None and word not in rows and len(rows) >= most:
                     break
                 vector = np.array(parts[-size:], np.float64)
-                if len(parts) <= size or size < 2 or not np.abs(vector).max() <= LARGEST:
+                if len(parts) <= size or size < 2:
                     raise ValueError
+                if not np.abs(vector).max() <= LARGEST:
+                    raise CorpusError(
+                        f"{path}:{number}: a number that is not finite, or too large for 32 bits; mend the line or "
+                        "leave it out"
+                    )
                 rows[word] = len(values)
                 values.append(vector.astype(np.float32))
                 if written == word:
                     lower.add(word)
+    except CorpusError:
+        raise
     except ValueError as error:  # also text that is not UTF-8
         said = f"not a word and {size} numbers" if size > 1 else "not a word and its numbers"
         raise CorpusError(f"{path}:{max(number, 1)}: {said}; give vectors as UTF-8 text, as GloVe's are") from error
     if not rows:
-        raise CorpusError(f"{path}: holds no vectors")
+        raise CorpusError(f"{path}: holds no vectors; give UTF-8 text with a word and its numbers on each line")
     return Vectors(list(rows), np.stack([values[row] for row in rows.values()]))
 
 

@@ -12,14 +12,22 @@ from typing import Annotated, Any
 import typer
 from rich import box
 from rich.columns import Columns
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
 from nertrainer.check import Figures, Overlap, duplicates, figures, overlap, word_counts
-from nertrainer.commands.options import LabelMap, read_label_map, say, say_coverage, say_unused_labels
+from nertrainer.commands.options import (
+    LabelMap,
+    check_entities,
+    read_label_map,
+    say,
+    say_coverage,
+    say_unused_labels,
+)
 from nertrainer.corpus import Corpus, CorpusError
 from nertrainer.reading import read_corpus
+from nertrainer.report import sheet
 from nertrainer.vectors import Vectors, read_vectors
 
 REPAIRS_SHOWN = 3  # of each file
@@ -89,8 +97,10 @@ def _read(files: Sequence[Path], label_map: Mapping[str, str]) -> tuple[list[Cor
         except OSError as error:
             errors.append(f"{error.filename or path}: {error.strerror or error}")
             continue
-        if not corpora[-1].labels:
-            errors.append(f"{path}: holds no entity; give annotated text")
+        try:
+            check_entities(corpora[-1], label_map)
+        except CorpusError as error:
+            errors.append(str(error))
     return corpora, errors
 
 
@@ -141,7 +151,7 @@ def _show(corpora: Sequence[Corpus], found: Sequence[Figures], overlaps: _Overla
         shares = (each.covered.tokens, each.covered.words) if each.covered else ()
         lengths.add_row(name, *(f"{length:,}" for length in each.lengths.values()), *map(_percent, shares))
         types.add_row(name, _entities(corpus, each.types, _lacking(corpus, corpora)))
-    console = Console(highlight=False)
+    console = sheet()
     console.print(Text(folder, "bold"), soft_wrap=True)
     for table in (sizes, lengths, types, *([_twice(overlaps, short)] if overlaps else [])):
         console.print(table)

@@ -6,13 +6,19 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from nermodel.checkpoint import load
-from nertrainer.commands.options import Device, LabelMap, read_corpus, read_label_map, torch_device
+from nertrainer.commands.options import (
+    Device,
+    LabelMap,
+    read_corpus,
+    read_label_map,
+    read_model,
+    say_missing_labels,
+    torch_device,
+)
 from nertrainer.compare import compare
 from nertrainer.evaluation import predict
-from nertrainer.report import comparison
+from nertrainer.report import comparison, sheet
 
 
 def compare_command(
@@ -33,9 +39,11 @@ def compare_command(
     \b
         nertrainer compare models/en/000001.safetensors models/en/000002.safetensors test.conll
     """
-    where = torch_device(device)
-    model_a, model_b = load(a, where), load(b, where)
-    corpora = [read_corpus(path, read_label_map(labels)) for path in files]
+    where, label_map = torch_device(device), read_label_map(labels)
+    model_a, model_b = read_model(a, where), read_model(b, where)
+    corpora = [read_corpus(path, label_map) for path in files]
+    for path, model in {a: model_a, b: model_b}.items():
+        say_missing_labels(path, model, corpora)
     for corpus in corpora:
         spans_a, spans_b = (predict(model, corpus.sentences) for model in (model_a, model_b))
         result = compare(corpus.sentences, spans_a, spans_b, resamples, seed)
@@ -45,4 +53,4 @@ def compare_command(
             figures = asdict(result)
             print(json.dumps({**values, **versions, **figures.pop("overall"), **figures}))  # noqa: T201
         else:
-            Console().print(*comparison(result, f"{corpus.path}\nA: {a}\nB: {b}"), sep="\n")
+            sheet().print(*comparison(result, f"{corpus.path}\nA: {a}\nB: {b}"), sep="\n")

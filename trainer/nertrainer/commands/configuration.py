@@ -22,6 +22,9 @@ def from_file(context: typer.Context, path: Path | None) -> Path | None:
 def from_run(context: typer.Context, path: Path | None) -> Path | None:
     """Take the values of a run's folder."""
     if path is not None and not context.resilient_parsing:
+        missing = [name for name in ("train", "dev", "sha256") if name not in read_config(path / CONFIG)]
+        if missing:
+            raise ValueError(f"{path / CONFIG}: lacks {', '.join(missing)}; it was damaged, so start a new run")
         _take(context, path / CONFIG)
     return path
 
@@ -79,6 +82,9 @@ def _checked(context: typer.Context, path: Path, key: str, parameter: Any, value
     is_many = isinstance(value, list)
     if is_many != parameter.multiple:
         raise ValueError(f"{path}: {key}: expected {'a list' if parameter.multiple else 'one value'}")
+    for each in value if is_many else [value]:
+        if isinstance(each, bool) and not parameter.is_bool_flag:
+            raise ValueError(f"{path}: {key}: expected a number or text, got {str(each).lower()}")
     text = [str(each) for each in value] if is_many else str(value)
     try:
         parameter.process_value(context, text)

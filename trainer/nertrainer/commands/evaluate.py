@@ -6,14 +6,22 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from nermodel.checkpoint import Model, load
-from nertrainer.commands.options import Device, LabelMap, read_corpus, read_label_map, say, torch_device
+from nermodel.checkpoint import Model
+from nertrainer.commands.options import (
+    Device,
+    LabelMap,
+    read_corpus,
+    read_label_map,
+    read_model,
+    say,
+    say_missing_labels,
+    torch_device,
+)
 from nertrainer.corpus import Corpus
 from nertrainer.evaluation import SCHEME
 from nertrainer.evidence import Evidence, gather
-from nertrainer.report import details, summary
+from nertrainer.report import details, sheet, summary
 
 
 def evaluate_command(
@@ -44,9 +52,10 @@ def evaluate_command(
     """
     if html and (html.is_dir() or not html.parent.is_dir()):  # said before the work, not after
         raise ValueError(f"--html {html}: a folder, or in a folder that does not exist; give a file to write")
-    model = load(checkpoint, torch_device(device))
     label_map = read_label_map(labels)
+    model = read_model(checkpoint, torch_device(device))
     corpora = [read_corpus(path, label_map) for path in files]
+    say_missing_labels(checkpoint, model, corpora)
     training = [sentence for path in train_files or () for sentence in read_corpus(path, label_map).sentences]
     results = []
     for corpus in corpora:
@@ -57,7 +66,7 @@ def evaluate_command(
             found = {"sentences": len(corpus.sentences), "file_scheme": corpus.scheme, "repairs": len(corpus.repairs)}
             print(json.dumps({**values, **evidence.to_json(), **found}))  # noqa: T201
         else:
-            Console().print(*summary(evidence, str(corpus.path)), *(details(evidence) if full else ()), sep="\n")
+            sheet().print(*summary(evidence, str(corpus.path)), *(details(evidence) if full else ()), sep="\n")
     if html:
         from nertrainer.page import page  # noqa: PLC0415 - matplotlib is slow to load
 

@@ -42,6 +42,7 @@ def read_lesson(
     train_files: Sequence[Path],
     dev_files: Sequence[Path],
     labels: str,
+    open_labels: bool,
     vectors: VectorOptions,
     start: Path | None,
     teachers: Sequence[Path],
@@ -85,7 +86,9 @@ def read_lesson(
         *([start] if start else []),
     ]
     found = {str(file.absolute()): digests.get(str(file.absolute())) or sha256(file) for file in files}
-    sentences = [sentence for corpus in training for sentence in _open(corpus, table)]
+    sentences = [
+        sentence for corpus in training for sentence in (_open(corpus, table) if open_labels else corpus.sentences)
+    ]
     texts = [sentence.words for sentence in sentences]
     lesson = Lesson(
         sentences=sentences,

@@ -7,9 +7,10 @@ from typing import Annotated, Literal
 import torch
 import typer
 
+from nermodel.checkpoint import Model, load, versions
 from nertrainer import reading
 from nertrainer.check import coverage, overlap
-from nertrainer.corpus import Corpus, CorpusError
+from nertrainer.corpus import Corpus, CorpusError, check_label
 from nertrainer.report import screen
 
 FEW_VECTORS = 0.5  # words with a vector; fewer are warned of
@@ -23,16 +24,48 @@ LabelMap = Annotated[
 
 def read_label_map(text: str) -> dict[str, str]:
     """Of `OLD=NEW,OLD=NEW`; ValueError where it is something else."""
-    pairs = [part.partition("=") for part in text.split(",") if part]
-    for old, equals, _ in pairs:
-        if not old or not equals:
-            raise ValueError(f"--labels {text}: expected OLD=NEW, with commas between, such as person=PER,product=")
-    return {old: new for old, _, new in pairs}
+    found: dict[str, str] = {}
+    for part in text.split(","):
+        if not part.strip():
+            continue
+        old, *new = (name.strip() for name in part.split("="))
+        if not old or len(new) != 1:
+            raise ValueError(
+                f"--labels: got {part.strip()!r}, expected OLD=NEW; with commas between, such as person=PER,product="
+            )
+        if old in found:
+            raise ValueError(f"--labels renames {old} twice; keep one of the two")
+        check_label(new[0])
+        if new[0] != "".join(new[0].split()):
+            raise ValueError(f"--labels: the new label {new[0]!r} holds white space; give it without")
+        found[old] = new[0]
+    return found
+
+
+def read_model(path: Path, device: torch.device) -> Model:
+    """Load a checkpoint; where a folder is given, ValueError names the file in it that was meant."""
+    if path.is_dir():
+        best = path / "best.safetensors"
+        meant = best if best.is_file() else next(iter(versions(path)[-1:]), "a .safetensors file")
+        raise ValueError(f"{path}: a folder, not a checkpoint; give {meant}")
+    return load(path, device)
+
+
+def check_entities(corpus: Corpus, labels: Mapping[str, str]) -> None:
+    """CorpusError where a corpus holds no entity, as nothing can be learnt from it nor scored on it."""
+    if corpus.labels:
+        return
+    if corpus.written and not any(labels.get(label, label) for label in corpus.written):
+        dropped = ", ".join(sorted(corpus.written))
+        raise CorpusError(f"{corpus.path}: --labels drops every label that it holds ({dropped}); keep one of them")
+    kept = f" that could be kept, see {corpus.repairs[0]}" if corpus.written and corpus.repairs else ""
+    raise CorpusError(f"{corpus.path}: holds no entity{kept}; give annotated text")
 
 
 def read_corpus(path: Path, labels: dict[str, str]) -> Corpus:
-    """Read a file or folder and say what was found."""
+    """Read a file or folder and say what was found; CorpusError where that is no entity."""
     corpus = reading.read_corpus(path, labels)
+    check_entities(corpus, labels)
     say(
         f"{path}: {len(corpus.sentences):,} sentences, {sum(len(s.words) for s in corpus.sentences):,} tokens, "
         f"{sum(len(s.spans) for s in corpus.sentences):,} entities ({', '.join(corpus.labels)}), "
@@ -49,6 +82,16 @@ def say_unused_labels(labels: Mapping[str, str], corpora: Sequence[Corpus]) -> N
     unused = ", ".join(label for label in labels if label not in written)
     if unused:
         say(f"warning: --labels names {unused}, which no file holds; they hold {', '.join(sorted(written))}")
+
+
+def say_missing_labels(checkpoint: Path, model: Model, corpora: Sequence[Corpus]) -> None:
+    """Warn of labels that the files hold and the model cannot find, so that their entities all count as missed."""
+    missing = sorted({label for corpus in corpora for label in corpus.labels} - {*model.labels})
+    if missing:
+        say(
+            f"warning: {checkpoint} has none of {', '.join(missing)}; it has {', '.join(model.labels)}; "
+            "rename those of the files with --labels"
+        )
 
 
 def say_overlap(training: Sequence[Corpus], dev: Sequence[Corpus]) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from nertrainer.commands.options import Device, LabelMap, read_corpus, read_label_map, say, torch_device
-from nertrainer.publication import MARGIN, publish_gated
+from nertrainer.publication import MARGIN, check_writable, checkpoint_of, publish_gated, published_last
 
 
 def publish_command(
@@ -39,12 +39,19 @@ def publish_command(
     """
     if labels and not dev:
         raise ValueError(f"--labels {labels}: is for the files that --dev names; name them, or leave it out")
+    checkpoint = checkpoint_of(candidate)
+    check_writable(folder)
+    there = published_last(checkpoint, folder)
+    if there:
+        print(there)  # noqa: T201
+        say(f"{checkpoint}: already there as {there.stem}")
+        return
     corpora = [read_corpus(path, read_label_map(labels)) for path in dev or []]
     for corpus in corpora:
         if not corpus.labels:
             raise ValueError(f"{corpus.path}: holds no entity to compare on; give annotated text")
     path = publish_gated(
-        candidate, folder, margin=margin, force=force, say=say, device=torch_device(device), dev=corpora
+        checkpoint, folder, margin=margin, force=force, say=say, device=torch_device(device), dev=corpora
     )
     print(path)  # noqa: T201
     say(f"published {path}; its card is {path.with_suffix('.md')}")

@@ -26,9 +26,15 @@ from nertrainer.fitting import fit, follow
 from nertrainer.loop import Recipe
 from nertrainer.publication import MARGIN, check_writable, publish_gated, published
 from nertrainer.report import scores_table, screen
-from nertrainer.run import Run
+from nertrainer.run import Run, check_new
 from nertrainer.seeds import Outcome, best_of, fit_seeds, outcome, plain, seeds_table
 from nertrainer.stopping import Stop, Stopped
+
+
+def _folder(text: str) -> Path:
+    if not text:
+        raise typer.BadParameter("is empty; give the name of a new folder, or leave it out")
+    return Path(text)
 
 
 def train_command(
@@ -41,7 +47,10 @@ def train_command(
         typer.Option("--dev", help="File to choose the epoch by; the mean F1 of several.", show_default=False),
     ],
     output: Annotated[Path | None, typer.Option(help="Model folder to publish into, such as models/en.")] = None,
-    run: Annotated[Path | None, typer.Option(help="New folder of the run; runs/NAME-1 or so if not given.")] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(help="New folder of the run; runs/NAME-1 or so if not given.", parser=_folder, metavar="PATH"),
+    ] = None,
     resume: Annotated[
         Path | None, typer.Option(help="Go on with the run in this folder.", callback=from_run, is_eager=True)
     ] = None,
@@ -56,6 +65,9 @@ def train_command(
         Literal["auto", "float32", "bfloat16"], typer.Option(help="Of the encoder's arithmetic; auto: the faster.")
     ] = "auto",
     labels: LabelMap = "",
+    open_labels: Annotated[
+        bool, typer.Option(help="Where a training file lacks a label of another, teach nothing against that label.")
+    ] = True,
     vectors: Annotated[
         list[Path],
         typer.Option(help="Word vectors: GloVe or word2vec text, or a checkpoint of ours; several are joined."),
@@ -125,29 +137,40 @@ def train_command(
     if resume:
         refuse_others(context, allowed=("save-every", "margin", "force"))
     where = processes.join(torch_device(device))
-    _refuse_nonsense(context.params)
+    with processes.speaking_once():
+        _refuse_nonsense(context.params)
     screen.quiet = processes.rank() > 0
     values = {**context.params, "precision": best_precision(where) if precision == "auto" else precision}
     recipe = Recipe(**{field.name: values[field.name] for field in fields(Recipe) if field.name in values})
-    wanted = VectorOptions(vectors, max_vectors, vector_size, word_rows)
     network = NetworkConfig(hidden=hidden, layers=layers, char_filters=char_filters)
     with Stop() as stop, ExitStack() as stack:
         with _leaving(resume), stop.at_once():
-            begun = stack.enter_context(Run.open(resume)) if resume and processes.rank() == 0 else None
-            result = processes.shared(begun.result if begun else None)
-            if result:
+            with processes.speaking_once():
+                begun = stack.enter_context(Run.open(resume)) if resume and processes.rank() == 0 else None
+                ended = _checkpoint(begun) if begun else None
+                known = begun.check_files() if begun and not ended else {}
+            if processes.shared(ended):
                 say(f"{resume}: finished; nothing is left to do")
-                if begun:
-                    print(result["checkpoint"])  # noqa: T201
+                if ended:
+                    print(ended)  # noqa: T201
                 return
-            known = begun.check_files() if begun else {}
-            lesson, sha256 = read_lesson(
-                train_files, dev_files, labels, wanted, start, teacher, network, recipe, where, known
-            )
-            for file in sha256.keys() - known.keys() if begun else ():
-                raise ValueError(f"{file}: is new since {resume} began; take it away, or start a new run")
-            if output:
-                check_writable(output)
+            with processes.speaking_once():
+                if output:
+                    check_writable(output)
+                lesson, sha256 = read_lesson(
+                    train_files,
+                    dev_files,
+                    labels,
+                    open_labels,
+                    VectorOptions(vectors, max_vectors, vector_size, word_rows),
+                    start,
+                    teacher,
+                    network,
+                    recipe,
+                    where,
+                    known,
+                )
+                _refuse_new_files(begun, sha256)
         stack.callback(processes.leave)
         if processes.rank():
             follow(lesson, recipe, stop)
@@ -177,8 +200,8 @@ def train_command(
                 path = published(best.checkpoint, output) or publish_gated(
                     best.checkpoint, output, margin=margin, force=force, say=say, device=where, measured=measured
                 )
-            begun.finish(plain(replace(best, checkpoint=path)))
-    print(path)  # noqa: T201
+            begun.finish(plain(replace(best, checkpoint=path), begun.path))
+    print(path.absolute())  # noqa: T201
     _say_end(best, path, output)
 
 
@@ -190,6 +213,10 @@ def _refuse_nonsense(values: Mapping[str, Any]) -> None:
     for name, value in values.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"--{name.replace('_', '-')} {value}: expected a finite number")
+    if values["run"]:
+        check_new(values["run"])
+    if values["run"] and values["output"] and values["run"].resolve() == values["output"].resolve():
+        raise ValueError(f"--run {values['run']}: is the model folder of --output too; give each its own")
     shape = NetworkConfig()
     own = [name for name in ("hidden", "layers", "char_filters") if values[name] != getattr(shape, name)]
     of_vectors = [name for name in ("max_vectors", "vector_size", "word_rows") if values[name] is not None]
@@ -205,6 +232,24 @@ def _refuse_nonsense(values: Mapping[str, Any]) -> None:
         raise ValueError(f"--{of_vectors[0].replace('_', '-')} is said of vectors; give --vectors, or leave it out")
     if processes.world() > 1 and values["seeds"] > 1:
         raise ValueError("--seeds trains one model after the other; give it without torchrun")
+
+
+def _refuse_new_files(begun: Run | None, sha256: Mapping[str, str]) -> None:
+    """ValueError where a run that goes on reads a file that it did not begin with."""
+    if begun is None:
+        return
+    for file in sha256.keys() - begun.sha256.keys():
+        raise ValueError(f"{file}: is new since {begun.path} began; take it away, or start a new run")
+
+
+def _checkpoint(run: Run) -> Path | None:
+    """What a finished run came to, if it is finished; ValueError where that is gone."""
+    if run.result is None:
+        return None
+    path = Path(run.path, run.result["checkpoint"]).absolute()
+    if not path.is_file():
+        raise ValueError(f"{path}: is gone, though {run.path} ended with it; put it back, or start a new run")
+    return path
 
 
 def best_precision(device: torch.device) -> Literal["float32", "bfloat16"]:
