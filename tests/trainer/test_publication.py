@@ -524,7 +524,7 @@ def test_the_command_prints_the_path_alone_on_stdout(
         (["{model}", "{demo}", "--margin", "-1"], "--margin"),
         (["{model}", "{demo}", "--labels", "A=B"], "--labels A=B: is for the files that --dev names"),
         (["{model}", "{demo}", "--dev", "none.txt"], "none.txt: No such file or directory"),
-        (["{model}", "{demo}", "--dev", "{blank}"], "blank.txt: holds no entity to compare on"),
+        (["{model}", "{demo}", "--dev", "{blank}"], "blank.txt: holds no entity"),
         (["{model}"], "FOLDER"),
     ],
 )
