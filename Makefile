@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 MODEL ?= models/en
 ADDRESS ?= 127.0.0.1:50051
-EMBEDDED := model/nermodel/en/000001.safetensors
+EMBEDDED := model/nermodel/en/000002.safetensors
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow train serve bench bench-training reproduce-conll default-model proto lint type check clean
@@ -47,7 +47,7 @@ bench: $(VENV)/installed ## Measure the server over gRPC on this machine
 reproduce-conll: $(VENV)/installed ## Train on CoNLL-2003, five seeds and ablations: DATA=corpora VECTORS=glove.6B.100d.txt
 	trainer/reproduce-conll.sh $(BIN) "$(DATA)" "$(VECTORS)"
 
-default-model: $(VENV)/installed ## Train the embedded model anew: DATA=corpora VECTORS="glove.6B.100d.txt spacy.txt"
+default-model: $(VENV)/installed ## Train the embedded model anew: DATA=corpora VECTORS=glove.6B.100d.txt
 	trainer/default-model.sh $(BIN) "$(DATA)" "$(VECTORS)"
 
 proto: $(VENV)/installed ## Generate the modules of the wire contract

@@ -32,7 +32,7 @@ from nermodel.vocabulary import PAD, Vocabulary
 FORMAT = 2
 MAX_SIZE = 4096  # of any one dimension of a network
 MAX_WORDS = 1 << 28  # bytes of a vocabulary's text
-DEFAULT = Path(__file__).parent / "en" / "000001.safetensors"
+DEFAULT = Path(__file__).parent / "en" / "000002.safetensors"
 _NUMBERED = re.compile(r"\d{6,}\.safetensors")
 _SCALE = "word.scale"  # of each row of the int8 word table
 _WORDS = "vocabulary.words"  # UTF-8, each word ended by a line feed, deflated
