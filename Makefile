@@ -32,7 +32,7 @@ test-slow: $(VENV)/installed ## Run the tests that take minutes
 
 train: $(VENV)/installed ## Go on from the embedded model on examples/corpus, and publish into MODEL (models/en)
 	$(BIN)/nertrainer train --train examples/corpus/train.conll --dev examples/corpus/dev.conll \
-	  --start $(EMBEDDED) --epochs 5 --lr 2e-4 --word-lr 2e-4 --output $(MODEL)
+	  --start $(EMBEDDED) --epochs 3 --lr 5e-5 --word-lr 5e-5 --margin 1 --output $(MODEL)
 
 serve: $(VENV)/installed ## Serve the newest checkpoint of MODEL on ADDRESS, at first the embedded one
 	@mkdir -p $(MODEL) && { ls $(MODEL)/*.safetensors >/dev/null 2>&1 || cp $(EMBEDDED) $(MODEL)/; }
