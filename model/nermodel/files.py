@@ -11,20 +11,20 @@ PARTIAL = ".{}.partial"  # what is being written, and what a crash leaves
 
 def replace_file(path: Path, data: bytes) -> None:
     """Put these bytes at `path` in place of what is there; OSError, which names the path, leaves that as it was."""
-    with beside(path, data) as partial:
+    with _beside(path, data) as partial:
         partial.replace(path)
     sync_folder(path.parent)
 
 
 def new_file(path: Path, data: bytes) -> None:
     """Put these bytes at `path`, where nothing is yet; FileExistsError where something is."""
-    with beside(path, data) as partial:
+    with _beside(path, data) as partial:
         path.hardlink_to(partial)  # unlike a rename, a link never lands on another's file
     sync_folder(path.parent)
 
 
 @contextmanager
-def beside(path: Path, data: bytes) -> Iterator[Path]:
+def _beside(path: Path, data: bytes) -> Iterator[Path]:
     """A hidden file of these bytes in the folder of `path`, safe on the disk, to be linked or renamed; gone after."""
     partial = path.with_name(PARTIAL.format(uuid4().hex))
     try:

@@ -27,9 +27,9 @@ class Signal(NamedTuple):
 
 @dataclass(frozen=True)
 class Ended:
-    """How a process ended."""
+    """How the command ended."""
 
-    code: int  # negative: of the signal that ended it
+    code: int  # negative: of the signal that ended its process
     out: str
     err: str
 

@@ -13,7 +13,7 @@ LENGTHS = st.lists(st.integers(1, 60), max_size=200)
 @given(LENGTHS, st.integers(1, 20), st.integers(0, 100))
 def test_an_epoch_holds_every_sentence_once(lengths: list[int], size: int, seed: int) -> None:
     """No sentence is lost or doubled, and no batch is larger than asked."""
-    batches = bucketed(lengths, size, random.Random(seed), pool=3)
+    batches = bucketed(lengths, size, random.Random(seed))
     assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
     assert all(0 < len(batch) <= size for batch in batches)
 

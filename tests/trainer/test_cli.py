@@ -6,13 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.conftest import MakeModel
-
-from nermodel.checkpoint import publish
-from nertrainer.cli import main
+from tests.conftest import MakeModel, publish
+from tests.trainer.conftest import Command, write_sentences
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}  # the model is too small for more
-CORPUS = Path(__file__).parents[2] / "examples" / "corpus"
 
 
 def nertrainer(*arguments: object, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -21,17 +18,10 @@ def nertrainer(*arguments: object, folder: Path | None = None) -> subprocess.Com
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=50, env=ENVIRONMENT, cwd=folder)
 
 
-def columns(path: Path, sentences: int) -> Path:
-    """The first sentences of our corpus."""
-    parts = (CORPUS / "train.conll").read_text(encoding="utf-8").split("\n\n")
-    path.write_text("\n\n".join(parts[:sentences]) + "\n", encoding="utf-8")
-    return path
-
-
 def test_evaluate_prints_a_table(make_model: MakeModel, tmp_path: Path) -> None:
     """Without --json people get a table with every type."""
     path = publish(tmp_path, make_model(), [])
-    scored = nertrainer("evaluate", path, columns(tmp_path / "data.conll", 20))
+    scored = nertrainer("evaluate", path, write_sentences(tmp_path / "data.conll", 20))
     assert scored.returncode == 0, scored.stderr
     assert all(name in scored.stdout for name in ("LOC", "MISC", "ORG", "PER", "all", "F1"))
 
@@ -74,29 +64,20 @@ def test_evaluate_prints_a_table(make_model: MakeModel, tmp_path: Path) -> None:
     ],
 )
 def test_a_mistake_gets_one_line(
-    make_model: MakeModel,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    arguments: list[str],
-    message: str,
+    make_model: MakeModel, tmp_path: Path, command: Command, arguments: list[str], message: str
 ) -> None:
     """Whatever is wrong, stderr has one line that says what, no traceback, and the exit code is not zero."""
     (tmp_path / "bad.txt").write_text("word\n")
     (tmp_path / "blank.txt").write_text("word O\n")
     (tmp_path / "many.txt").write_text("".join(f"w B-L{number}\n" for number in range(130)))
     names = {
-        "data": columns(tmp_path / "data.conll", 5),
+        "data": write_sentences(tmp_path / "data.conll", 5),
         "model": publish(tmp_path, make_model(), []),
         "folder": tmp_path,
         **{name: tmp_path / f"{name}.txt" for name in ("bad", "blank", "many")},
     }
-    monkeypatch.setattr("sys.argv", ["nertrainer", *(argument.format(**names) for argument in arguments)])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    out, err = capsys.readouterr()
-    last = err.strip().split("\n")[-1]
-    assert stop.value.code not in (0, None)
-    assert last.startswith("nertrainer: ")
-    assert message in last
-    assert out == ""
+    ended = command(*(argument.format(**names) for argument in arguments))
+    assert ended.code != 0
+    assert ended.last.startswith("nertrainer: ")
+    assert message in ended.last
+    assert ended.out == ""

@@ -5,14 +5,15 @@ from pathlib import Path
 import pytest
 
 from nermodel.tags import Span
-from nertrainer.corpus import CorpusError, read_columns
+from nertrainer.corpus import CorpusError
+from nertrainer.reading import read_corpus
 
 
 def read(folder: Path, text: str, **labels: str) -> tuple[list[tuple[str, list[Span]]], str, int]:
     """Sentences as (words joined, spans), the scheme found and the number of repairs."""
     path = folder / "file.txt"
     path.write_text(text, encoding="utf-8")
-    corpus = read_columns(path, labels)
+    corpus = read_corpus(path, labels)
     sentences = [(" ".join(sentence.words), list(sentence.spans)) for sentence in corpus.sentences]
     return sentences, corpus.scheme, len(corpus.repairs)
 
@@ -45,7 +46,7 @@ def test_a_broken_scheme_is_mended_and_counted_with_its_line(tmp_path: Path) -> 
     """A tag that the scheme does not have there is read as it has, and the repair names file, line and both tags."""
     path = tmp_path / "file.txt"
     path.write_text(lines("B-X O B-X B-Y") + lines("O I-X"), encoding="utf-8")
-    corpus = read_columns(path)
+    corpus = read_corpus(path)
     assert corpus.sentences[1].spans == (Span(1, 2, "X"),)
     assert corpus.repairs == [f"{path}:7: I-X where BIO has B-X"]
 
@@ -54,16 +55,16 @@ def test_an_end_that_is_missing_is_counted_too(tmp_path: Path) -> None:
     """An entity that BIOES does not close is mended, as is one in IOB1 that begins with B for no reason."""
     path = tmp_path / "file.txt"
     path.write_text(lines("B-X E-X S-X O B-X I-X"), encoding="utf-8")
-    assert read_columns(path).repairs == [f"{path}:6: I-X where BIOES has E-X"]
+    assert read_corpus(path).repairs == [f"{path}:6: I-X where BIOES has E-X"]
     path.write_text(lines("I-X B-X O B-X O I-X"), encoding="utf-8")
-    assert read_columns(path).repairs == [f"{path}:4: B-X where IOB1 has I-X"]
+    assert read_corpus(path).repairs == [f"{path}:4: B-X where IOB1 has I-X"]
 
 
 def test_places_are_the_lines_where_sentences_begin(tmp_path: Path) -> None:
     """Every sentence knows its file and first line, past comments and document marks."""
     path = tmp_path / "file.txt"
     path.write_text("-DOCSTART- O\n\n# id = 1\nMary B-PER\nleft O\n\n\nOslo B-LOC\n")
-    assert read_columns(path).places == [f"{path}:4", f"{path}:8"]
+    assert read_corpus(path).places == [f"{path}:4", f"{path}:8"]
 
 
 @pytest.mark.parametrize(
@@ -96,14 +97,14 @@ def test_labels_are_renamed_and_dropped(tmp_path: Path) -> None:
     """A label map renames labels, and drops those it maps to nothing; the corpus remembers what was written."""
     sentences, _, _ = read(tmp_path, lines("B-person O B-product"), person="PER", product="")
     assert sentences[0][1] == [Span(0, 1, "PER")]
-    assert read_columns(tmp_path / "file.txt", {"person": "PER"}).written == {"person", "product"}
+    assert read_corpus(tmp_path / "file.txt", {"person": "PER"}).written == {"person", "product"}
 
 
 def test_separators_that_differ_are_counted(tmp_path: Path) -> None:
     """A line parted otherwise than the first, but into as many columns, is read and named."""
     path = tmp_path / "file.txt"
     path.write_text("Mary\tB-PER\nthen\tO\nJill\tI-PER\nleft O\nOslo\tB-LOC\n")
-    corpus = read_columns(path)
+    corpus = read_corpus(path)
     assert corpus.sentences[0].words == ("Mary", "then", "Jill", "left", "Oslo")
     assert corpus.repairs == [  # in the order of the lines
         f"{path}:3: I-PER where BIO has B-PER",
@@ -137,7 +138,7 @@ def test_the_columns_that_were_read_are_named(tmp_path: Path, text: str, form: s
     """What a file's columns were taken for is said, and whether others could have been meant."""
     path = tmp_path / "file.txt"
     path.write_text(text)
-    assert read_columns(path).form == form
+    assert read_corpus(path).form == form
 
 
 @pytest.mark.parametrize(
@@ -171,7 +172,7 @@ def test_what_is_not_a_corpus_is_refused_by_file_and_line(tmp_path: Path, conten
     path = tmp_path / "bad.txt"
     path.write_bytes(content)
     with pytest.raises(CorpusError) as caught:
-        read_columns(path)
+        read_corpus(path)
     assert str(caught.value).startswith(str(path))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)

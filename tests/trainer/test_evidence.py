@@ -10,6 +10,7 @@ import torch
 from tests.conftest import MakeModel
 from tests.trainer.spans import random_pairs
 
+from nermodel.tagger import TorchTagger
 from nermodel.tags import SCHEMES, Scheme, Span, tags_to_spans
 from nertrainer.corpus import Sentence
 from nertrainer.evaluation import Scores, predict
@@ -162,7 +163,7 @@ def test_predictions_are_those_of_the_tags(make_model: MakeModel) -> None:
     assert speed.tokens_per_s / speed.sentences_per_s == pytest.approx(sum(len(each.words) for each in sentences) / 40)
     torch.testing.assert_close(
         [[score for _, score in each.entities] for each in found],
-        [[score for _, score in model.entities([each.words])[0]] for each in sentences],
+        [[entity.score for entity in TorchTagger(model).tag([each.words], [0])[0].entities] for each in sentences],
         rtol=0,
         atol=1e-5,
     )

@@ -5,10 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.conftest import MakeModel
-
-from nermodel.checkpoint import publish
-from nertrainer.cli import main
+from tests.conftest import MakeModel, publish
+from tests.trainer.conftest import Command
 
 Run = Callable[..., tuple[str, str]]
 TEXT = """Mary B-PER\nOkafor I-PER\nleft O\nOslo B-LOC\n
@@ -18,16 +16,13 @@ the O\nOkafor B-PER\nwas O\nnot O\nin O\nUnseen B-LOC\n"""
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def run(command: Command) -> Run:
     """Run the command in this process; its stdout and stderr."""
 
     def run(*arguments: object, code: int = 0) -> tuple[str, str]:
-        monkeypatch.setattr("sys.argv", ["nertrainer", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        assert (stop.value.code or 0) == code
-        out, err = capsys.readouterr()
-        return out, err
+        ended = command(*arguments)
+        assert ended.code == code
+        return ended.out, ended.err
 
     return run
 

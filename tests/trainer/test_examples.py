@@ -1,12 +1,13 @@
 """The corpus in examples/corpus: its size, its tags, and splits that do not leak into one another."""
 
 from collections import Counter
-from pathlib import Path
 
-from nertrainer.corpus import Corpus, read_columns
+from tests.trainer.conftest import CORPUS
 
-FOLDER = Path(__file__).parents[2] / "examples" / "corpus"
-PARTS = {part: read_columns(FOLDER / f"{part}.conll") for part in ("train", "dev", "test")}
+from nertrainer.corpus import Corpus
+from nertrainer.reading import read_corpus
+
+PARTS = {part: read_corpus(CORPUS / f"{part}.conll") for part in ("train", "dev", "test")}
 
 
 def domains(corpus: Corpus) -> Counter[str]:

@@ -19,8 +19,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from tests.trainer.conftest import Command
 
-from nertrainer.cli import main
 from nertrainer.commands.fetch import fetch_corpora
 from nertrainer.fetch import FetchError, fetch
 from nertrainer.known import CORPORA, KnownCorpus, Part
@@ -586,39 +586,26 @@ def test_the_command_prints_paths_and_says_the_terms(
     ],
 )
 def test_a_mistake_gets_one_line(
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    arguments: list[str],
-    message: str,
-    code: int,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command, arguments: list[str], message: str, code: int
 ) -> None:
     """Without a network, or with a wrong argument, the last line on stderr says what, and stdout stays empty."""
     (tmp_path / "file").write_text("mine")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # the discard port: nobody listens
     monkeypatch.setenv("no_proxy", "")
-    monkeypatch.setattr("sys.argv", ["nertrainer", "fetch", *(text.format(folder=tmp_path) for text in arguments)])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    out, err = capsys.readouterr()
-    assert stop.value.code == code
-    assert out == ""
-    last = err.strip().split("\n")[-1]
-    assert last.startswith("nertrainer: ")
-    assert message in last
+    ended = command("fetch", *(text.format(folder=tmp_path) for text in arguments))
+    assert (ended.code, ended.out) == (code, "")
+    assert ended.last.startswith("nertrainer: ")
+    assert message in ended.last
 
 
-def test_the_list_names_every_corpus(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_list_names_every_corpus(command: Command) -> None:
     """`--list` prints each name with its licence, and fetches nothing."""
-    monkeypatch.setattr("sys.argv", ["nertrainer", "fetch", "--list"])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    out, _ = capsys.readouterr()
-    assert stop.value.code in (0, None)
+    ended = command("fetch", "--list")
+    assert ended.code == 0
     for name in CORPORA:
-        assert name in out
-    assert out.count("CC BY 4.0") == 3
+        assert name in ended.out
+    assert ended.out.count("CC BY 4.0") == 3
 
 
 def test_every_address_is_of_a_commit_and_every_file_is_pinned() -> None:

@@ -6,18 +6,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.trainer.conftest import write_sentences
 from tests.trainer.signalled import nertrainer
 
 from nermodel.checkpoint import Model, load
-
-CORPUS = Path(__file__).parents[2] / "examples" / "corpus"
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A working directory with a little corpus, one without MISC, and vectors."""
-    parts = (CORPUS / "train.conll").read_text(encoding="utf-8").split("\n\n")
-    (tmp_path / "data.conll").write_text("\n\n".join(parts[:40]) + "\n", encoding="utf-8")
+    write_sentences(tmp_path / "data.conll", 40)
     rng = np.random.default_rng(1)
     words = ["the", "in", "said", "oslo", "lima", "arequipa", "bergen"]
     for name, size in (("one.txt", 6), ("two.txt", 4)):
@@ -94,6 +92,7 @@ def test_labels_that_a_corpus_lacks_are_said_to_stay_open(folder: Path) -> None:
     ("options", "message"),
     [
         (["--start", "data.conll", "--hidden", "9"], "--start does not go with --hidden"),
+        (["--start", "data.conll", "--char-filters", "0"], "--start does not go with --char-filters"),
         (["--start", "data.conll", "--vectors", "one.txt"], "--start does not go with --vectors"),
         (["--loss", "softmax", "--teacher", "data.conll"], "--loss softmax does not go with --teacher"),
         (["--word-rows", "9"], "--word-rows is said of vectors"),

@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from tests.conftest import WORDS, MakeModel
+from tests.conftest import WORDS, MakeModel, publish
+from tests.trainer.conftest import Command
 
-from nermodel.checkpoint import Card, Model, _sha256, load, publish, rounded, versions, write
+from nermodel.checkpoint import Card, Model, load, rounded, tensors_sha256, versions, write
 from nermodel.network import Network, NetworkConfig
 from nermodel.tags import tag_table
 from nermodel.vocabulary import Vocabulary
-from nertrainer.cli import main
 from nertrainer.evaluation import evaluate
 from nertrainer.publication import publish_gated
 from nertrainer.reading import read_corpus
@@ -76,7 +76,7 @@ def rewrite(path: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> 
     description = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]["nerstream"]
     tensors = safetensors.torch.load(data)
     change(tensors)
-    metadata = {"nerstream": description, "sha256": _sha256(tensors, description)}
+    metadata = {"nerstream": description, "sha256": tensors_sha256(tensors, description)}
     path.write_bytes(safetensors.torch.save(tensors, metadata))
 
 
@@ -487,21 +487,15 @@ def test_a_card_without_provenance_says_less(make_model: MakeModel, tmp_path: Pa
     assert "    nertrainer evaluate 000001.safetensors FILE\n" in text
 
 
-def test_the_command_prints_the_path_alone_on_stdout(
-    make_model: MakeModel, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_prints_the_path_alone_on_stdout(make_model: MakeModel, tmp_path: Path, command: Command) -> None:
     """The story goes gate by gate to stderr."""
     dev = columns(tmp_path / "dev.conll", make_model())
     run = run_of(tmp_path / "run", make_model(), dev)
-    monkeypatch.setattr("sys.argv", ["nertrainer", "publish", str(run), str(tmp_path / "demo"), "--device", "cpu"])
     said = []
     for _ in range(2):
-        with pytest.raises(SystemExit) as stop:
-            main()
-        out, err = capsys.readouterr()
-        assert stop.value.code in (0, None)
-        assert out == f"{tmp_path}/demo/000001.safetensors\n"
-        said.append(err)
+        ended = command("publish", run, tmp_path / "demo", "--device", "cpu")
+        assert (ended.code, ended.out) == (0, f"{tmp_path}/demo/000001.safetensors\n")
+        said.append(ended.err)
     assert re.findall(r"(?m)^([\w ]+):", said[0]) == ["integrity", "known answers", "dev F1 and labels"]
     assert "published" in said[0]
     assert said[1] == f"{run}/best.safetensors: already there as 000001\n"
@@ -529,12 +523,7 @@ def test_the_command_prints_the_path_alone_on_stdout(
     ],
 )
 def test_a_mistake_gets_one_line(
-    make_model: MakeModel,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    arguments: list[str],
-    message: str,
+    make_model: MakeModel, tmp_path: Path, command: Command, arguments: list[str], message: str
 ) -> None:
     """Whatever is wrong, stderr ends with one line that says what, and nothing is published."""
     for name, inside, text in (("empty", "x", ""), ("run", "config.toml", ""), ("seeds", "seeds.json", "{}")):
@@ -548,13 +537,9 @@ def test_a_mistake_gets_one_line(
         "model": candidate,
         "blank": tmp_path / "blank.txt",
     }
-    monkeypatch.setattr("sys.argv", ["nertrainer", "publish", *(argument.format(**names) for argument in arguments)])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    out, err = capsys.readouterr()
-    last = err.strip().split("\n")[-1]
-    assert stop.value.code not in (0, None)
-    assert last.startswith("nertrainer: ")
-    assert message in last
-    assert out == ""
+    ended = command("publish", *(argument.format(**names) for argument in arguments))
+    assert ended.code != 0
+    assert ended.last.startswith("nertrainer: ")
+    assert message in ended.last
+    assert ended.out == ""
     assert not (tmp_path / "demo").exists()

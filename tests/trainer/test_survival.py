@@ -13,12 +13,11 @@ import pytest
 import safetensors
 import torch
 from safetensors.torch import load_file, save_file
+from tests.trainer.conftest import write_sentences
 from tests.trainer.signalled import STEP, SYNC, Ended, Signal, nertrainer
 
-from nermodel.checkpoint import load
-from nertrainer.run import state_sha256
+from nermodel.checkpoint import load, tensors_sha256
 
-CORPUS = Path(__file__).parents[2] / "examples" / "corpus"
 STEPS = 15  # of an epoch
 SYNCS = 22  # of a run: config; the first state; best, metrics, curve and state of two epochs; result; each twice
 TRAIN = ["train", "--train", "data/a.conll", "--dev", "data/a.conll", "--hidden", "16", "--batch", "4", "--epochs", "2"]
@@ -33,9 +32,8 @@ READ = "nertrainer.reading:read_text"  # called once a file
 
 def write_data(folder: Path) -> None:
     """The first sentences of our corpus."""
-    parts = (CORPUS / "train.conll").read_text(encoding="utf-8").split("\n\n")
     (folder / "data").mkdir()
-    (folder / "data" / "a.conll").write_text("\n\n".join(parts[:60]) + "\n", encoding="utf-8")
+    write_sentences(folder / "data" / "a.conll", 60)
 
 
 def metrics(run: Path) -> list[dict[str, Any]]:
@@ -256,7 +254,7 @@ def test_a_loss_that_is_no_number_keeps_the_best(folder: Path) -> None:
         metadata = file.metadata()
     state = load_file(path)
     state["network.output.bias"][0] = torch.nan
-    save_file(state, path, {**metadata, "sha256": state_sha256(state, metadata["nerstream.run"])})
+    save_file(state, path, {**metadata, "sha256": tensors_sha256(state, metadata["nerstream.run"])})
     ended = nertrainer(folder, "train", "--resume", "run")
     assert ended.code == 1
     assert "became nan at epoch 2, step 3; " in ended.last

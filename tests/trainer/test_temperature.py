@@ -9,6 +9,8 @@ import torch
 from tests.conftest import WORDS, MakeModel
 
 from nermodel.checkpoint import Model
+from nermodel.tagger import TorchTagger
+from nermodel.tags import Span
 from nertrainer.corpus import Corpus, Sentence
 from nertrainer.temperature import TRIED, fitted_temperature
 
@@ -19,8 +21,9 @@ def drawn(model: Model, count: int) -> Corpus:
     sentences = []
     for _ in range(count):
         words = tuple(rng.choice(WORDS) for _ in range(3))
-        (found,) = model.entities([words])
-        sentences.append(Sentence(words, tuple(span for span, score in found if rng.random() < score)))
+        (answer,) = TorchTagger(model).tag([words], [0])
+        right = [entity for entity in answer.entities if rng.random() < (entity.score or 0)]
+        sentences.append(Sentence(words, tuple(Span(*entity[:3]) for entity in right)))
     return Corpus(Path("drawn"), sentences, "BIO", (), (), frozenset(), "", ())
 
 
@@ -32,19 +35,6 @@ def test_the_temperature_that_the_data_was_drawn_at_is_found(make_model: MakeMod
     for begun in (model, honest):  # wherever it starts from
         found = fitted_temperature(begun, [corpus])
         assert 1.4 < found < 2.9, found
-
-
-def test_a_temperature_changes_scores_and_no_entity(make_model: MakeModel) -> None:
-    """Every entity stays, and its score moves away from or towards certainty."""
-    model = make_model()
-    sentences = [list(WORDS)] * 3
-    cold, hot = (replace(model, card=replace(model.card, temperature=value)) for value in (0.5, 3.0))
-    spans = [[span for span, _ in found] for found in model.entities(sentences)]
-    for other in (cold, hot):
-        assert [[span for span, _ in found] for found in other.entities(sentences)] == spans
-    assert sum(score for _, score in cold.entities(sentences)[0]) > sum(
-        score for _, score in hot.entities(sentences)[0]
-    )
 
 
 def test_without_entities_there_is_nothing_to_calibrate(make_model: MakeModel) -> None:

@@ -9,20 +9,18 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.trainer.conftest import Command, write_sentences
 from tests.trainer.signalled import STEP, Signal, nertrainer
 
 from nermodel.checkpoint import load
-from nertrainer.cli import main
 
-CORPUS = Path(__file__).parents[2] / "examples" / "corpus"
 SMALL: dict[str, Any] = {"hidden": 16, "batch": 8, "epochs": 1, "lr": 0.02}
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A working directory with a little corpus."""
-    parts = (CORPUS / "train.conll").read_text(encoding="utf-8").split("\n\n")
-    (tmp_path / "data.conll").write_text("\n\n".join(parts[:40]) + "\n", encoding="utf-8")
+    write_sentences(tmp_path / "data.conll", 40)
     return tmp_path
 
 
@@ -37,9 +35,7 @@ def config(run: Path) -> dict[str, Any]:
     return tomllib.loads((run / "config.toml").read_text(encoding="utf-8"))
 
 
-def test_a_runs_figures_are_those_that_evaluate_finds(
-    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_runs_figures_are_those_that_evaluate_finds(folder: Path, command: Command) -> None:
     """The published card has the F1 that its file scores, and a run without a name has that of its model."""
     ended = nertrainer(
         folder, "train", *flags(output="models/demo", epochs=6, batch=4, lr=0.05, word_lr=0.1, ema=0.5, dropout=0.02)
@@ -47,10 +43,7 @@ def test_a_runs_figures_are_those_that_evaluate_finds(
     assert ended.code == 0, ended.err
     assert "run: runs/demo-1\n" in ended.err
     path = folder / ended.out.strip()
-    monkeypatch.setattr("sys.argv", ["nertrainer", "evaluate", str(path), str(folder / "data.conll"), "--json"])
-    with pytest.raises(SystemExit):
-        main()
-    figures = json.loads(capsys.readouterr().out)
+    figures = json.loads(command("evaluate", path, folder / "data.conll", "--json").out)
     model = load(path, torch.device("cpu"))
     assert model.card.known_answers
     assert figures["f1"] == pytest.approx(model.card.metrics["dev_f1"])
@@ -106,32 +99,22 @@ def test_a_run_keeps_its_options_resolved(folder: Path) -> None:
         ("train = ['data.conll']", "Missing option '--dev'"),
     ],
 )
-def test_a_mistake_in_the_file_is_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, content: str, message: str
-) -> None:
+def test_a_mistake_in_the_file_is_named(tmp_path: Path, command: Command, content: str, message: str) -> None:
     """The one line names the file and the key, and for an unknown key the nearest that is known."""
     path = tmp_path / "options.toml"
     path.write_text(content)
-    monkeypatch.setattr("sys.argv", ["nertrainer", "train", "--config", str(path)])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    err = capsys.readouterr().err
-    assert stop.value.code not in (0, None)
-    assert err.startswith("nertrainer: ")
-    assert err.count("\n") == 1
-    assert message in err
+    ended = command("train", "--config", path)
+    assert ended.code != 0
+    assert ended.err.startswith("nertrainer: ")
+    assert ended.err.count("\n") == 1
+    assert message in ended.err
 
 
 @pytest.mark.parametrize("content", ["", "hidden = 16", "train = ['a']\ndev = 3\n[sha256]", "sha256 = 'x'"])
-def test_a_damaged_config_of_a_run_is_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, content: str
-) -> None:
+def test_a_damaged_config_of_a_run_is_named(tmp_path: Path, command: Command, content: str) -> None:
     """Whatever of it is missing or of another kind, one line names the file."""
     (tmp_path / "config.toml").write_text(content)
-    monkeypatch.setattr("sys.argv", ["nertrainer", "train", "--resume", str(tmp_path)])
-    with pytest.raises(SystemExit):
-        main()
-    err = capsys.readouterr().err
+    err = command("train", "--resume", tmp_path).err
     assert err.startswith(f"nertrainer: {tmp_path}/config.toml: ")
     assert err.count("\n") == 1
 

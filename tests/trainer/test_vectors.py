@@ -5,9 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.conftest import MakeModel
+from tests.conftest import MakeModel, publish
 
-from nermodel.checkpoint import publish
 from nertrainer.corpus import CorpusError
 from nertrainer.vectors import Vectors, joined, nearest, read_vectors, reduced
 

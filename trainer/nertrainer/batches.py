@@ -4,16 +4,17 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
+POOL = 50  # batches
 T = TypeVar("T")
 
 
-def bucketed(lengths: Sequence[int], size: int, rng: random.Random, pool: int = 50) -> list[list[int]]:
-    """Indices of one epoch, each once, in shuffled batches of `size`, sorted by length in pools of `pool` batches."""
+def bucketed(lengths: Sequence[int], size: int, rng: random.Random) -> list[list[int]]:
+    """Indices of one epoch, each once, in shuffled batches of `size`, sorted by length in pools of POOL batches."""
     order = list(range(len(lengths)))
     rng.shuffle(order)
     batches = []
-    for start in range(0, len(order), pool * size):
-        near = sorted(order[start : start + pool * size], key=lengths.__getitem__)
+    for start in range(0, len(order), POOL * size):
+        near = sorted(order[start : start + POOL * size], key=lengths.__getitem__)
         batches += [near[at : at + size] for at in range(0, len(near), size)]
     rng.shuffle(batches)
     return batches

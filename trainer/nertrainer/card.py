@@ -12,7 +12,8 @@ from typing import Any
 from nermodel.checkpoint import Card, Model
 from nermodel.vocabulary import MAX_WORD_CHARS
 from nertrainer.corpus import Corpus
-from nertrainer.evaluation import Evaluation, Scores
+from nertrainer.evaluation import Evaluation
+from nertrainer.tables import groups_table
 
 FEW = 100  # entities; a figure that rests on fewer is called uncertain
 _SHOWN = ("train", "dev", "vectors", "teachers", "labels", "recipe")  # of the provenance, in a place of their own
@@ -76,9 +77,8 @@ def _figures(card: Card, measured: Sequence[Measured]) -> str:
         return f"{said}, as its training measured them.\n\n" + _table(("figure", "F1"), rows)
     parts = [f"{said}, of this checkpoint. Only the types that a file annotates are scored on it."]
     for one in measured:
-        scores = {**one.result.per_type, "all": one.result.overall}
-        figures = [(name, *_percent(value), f"{value.support:,}") for name, value in scores.items()]
-        table = _table(("type", "precision", "recall", "F1", "entities"), figures)
+        figures = groups_table("type", one.result.per_type, one.result.overall)
+        table = _table(figures.columns, [*figures.rows, *figures.last])
         parts.append(f"{_plain(one.corpus.name)}, {len(one.corpus.sentences):,} sentences:\n\n{table}")
     if "dev_f1" in card.metrics:
         parts.append(f"Mean F1 of its dev files, as training measured it: {100 * card.metrics['dev_f1']:.2f}.")
@@ -147,10 +147,6 @@ def _renaming(labels: Mapping[str, str]) -> str:
 
 def _value(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _percent(scores: Scores) -> tuple[str, ...]:
-    return tuple(f"{100 * figure:.2f}" for figure in (scores.precision, scores.recall, scores.f1))
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -59,13 +59,12 @@ def figures(corpus: Corpus, known: Container[str] | None = None, vectors: Contai
         types=dict(sorted(types.items())),
         lengths={**{str(p): lengths[(p * len(lengths) - 1) // 100] for p in PERCENTILES}, "max": lengths[-1]},
         oov=None if new is None else new / tokens,
-        covered=None if vectors is None else coverage([corpus], vectors),
+        covered=None if vectors is None else coverage(words, vectors),
     )
 
 
-def coverage(corpora: Sequence[Corpus], vectors: Container[str]) -> Coverage:
-    """How much of these corpora is covered by words, in lower case, that have vectors."""
-    words = word_counts(corpora)
+def coverage(words: Counter[str], vectors: Container[str]) -> Coverage:
+    """How much of a text is covered by vectors; of both the words are in lower case."""
     covered = [count for word, count in words.items() if word in vectors]
     return Coverage(sum(covered) / words.total(), len(covered) / len(words))
 

@@ -12,8 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nermodel.tags import Span
-from nertrainer.corpus import Sentence
-from nertrainer.evaluation import annotated_labels
+from nertrainer.corpus import Sentence, annotated_labels
 
 EXAMPLES = 10
 Counts = npt.NDArray[np.int64]

@@ -10,6 +10,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -53,10 +54,10 @@ class Corpus:
         path = self.path.absolute()
         return f"{path.parent.name}/{path.name}"
 
-    @property
+    @cached_property
     def labels(self) -> tuple[str, ...]:
         """Entity types, sorted."""
-        return tuple(sorted({span.label for sentence in self.sentences for span in sentence.spans}))
+        return tuple(annotated_labels(self.sentences))
 
 
 _Repair = tuple[int, str]  # line number, what was mended
@@ -65,6 +66,11 @@ _Repair = tuple[int, str]  # line number, what was mended
 class _Row(NamedTuple):
     line: int
     columns: list[str]
+
+
+def annotated_labels(sentences: Sequence[Sentence]) -> list[str]:
+    """The labels that these sentences annotate, sorted."""
+    return sorted({span.label for sentence in sentences for span in sentence.spans})
 
 
 def read_text(path: Path) -> str:
@@ -86,21 +92,16 @@ def check_regular(path: Path) -> None:
         raise CorpusError(f"{path}: not a regular file; give one, for a pipe the file that it is made of")
 
 
-def check_label(label: str) -> None:
-    """ValueError for a label that could not be shown or written: of control characters or halves of a character."""
+def check_label(label: str, name: str = "label") -> None:
+    """ValueError, about `name`, for a label that could not be shown: of control characters or halves of a character."""
     if any(unicodedata.category(char) in ("Cc", "Cs") for char in label):
         raise ValueError(
-            f"label {label[:30]!r} holds a control character or half of a surrogate pair; mend it in the file"
+            f"{name} {label[:30]!r} holds a control character or half of a surrogate pair; give it without that"
         )
 
 
-def read_columns(path: Path, label_map: Mapping[str, str] | None = None) -> Corpus:
-    """Read a file; `label_map` renames labels, to "" drops them. CorpusError says what is wrong with it and where."""
-    return parse_columns(path, read_text(path), label_map or {})
-
-
 def parse_columns(path: Path, text: str, label_map: Mapping[str, str]) -> Corpus:
-    """As `read_columns`, of the file's text."""
+    """Read a file's text; `label_map` renames labels, to "" drops them. CorpusError says what is wrong and where."""
     rows, repairs = _rows(path, text.split("\n"))
     if not rows:
         raise CorpusError(f"{path}: holds no sentence; give a file with a token and its tag on each line")

@@ -10,7 +10,7 @@ from seqeval.scheme import IOB2
 from nermodel.checkpoint import Model
 from nermodel.tags import Scheme, Span, spans_to_tags, tags_to_spans
 from nertrainer.batches import by_length
-from nertrainer.corpus import Sentence
+from nertrainer.corpus import Sentence, annotated_labels
 
 BATCH_TOKENS = 4096
 SCHEME: Scheme = "BIO"  # what gold and predicted spans are written in to be scored
@@ -64,11 +64,6 @@ def evaluate_spans(sentences: Sequence[Sentence], predicted: Sequence[Sequence[S
     )
     scores = {name: _scores(values) for name, values in report.items()}
     return Evaluation(scores["micro avg"], {label: scores[names[label]] for label in labels}, ignored)
-
-
-def annotated_labels(sentences: Sequence[Sentence]) -> list[str]:
-    """The labels that these sentences annotate, sorted: the only ones that are scored."""
-    return sorted({span.label for sentence in sentences for span in sentence.spans})
 
 
 def predict(model: Model, sentences: Sequence[Sentence]) -> list[list[Span]]:

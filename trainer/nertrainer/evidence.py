@@ -10,8 +10,8 @@ from typing import Any
 
 from nermodel.checkpoint import Model
 from nermodel.tags import Span
-from nertrainer.corpus import Corpus, Sentence
-from nertrainer.evaluation import Evaluation, Scores, annotated_labels, evaluate_spans
+from nertrainer.corpus import Corpus, Sentence, annotated_labels
+from nertrainer.evaluation import Evaluation, Scores, evaluate_spans
 from nertrainer.measures import Calibration, Confusion, Measure, calibrate, confusion, measures
 from nertrainer.predictions import Prediction, Speed, predictions
 
@@ -61,10 +61,8 @@ class Evidence:
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values; the headline stands at the top level."""
         plain = asdict(self)
-        return {**plain["evaluation"].pop("overall"), **plain.pop("evaluation"), **plain, "worst": self._worst()}
-
-    def _worst(self) -> list[dict[str, Any]]:
-        return [mistaken.to_json() for mistaken in self.worst]
+        headline = plain["evaluation"].pop("overall")
+        return {**headline, **plain.pop("evaluation"), **plain, "worst": [each.to_json() for each in self.worst]}
 
 
 def gather(model: Model, corpus: Corpus, training: Sequence[Sentence] | None = None) -> Evidence:
@@ -87,7 +85,7 @@ def examine(
     spans = [[span for span, _ in entities] for entities in kept]
     surfaces = None
     if training is not None:
-        novelty = _novelty(training, sentences, (*gold, *spans))
+        novelty = _novelty(training, sentences, gold, spans)
         surfaces = _grouped(
             SURFACES, gold, spans, lambda row, span: novelty[sentences[row].words[span.start : span.end]]
         )
@@ -141,11 +139,15 @@ def _range(length: int) -> str:
 
 
 def _novelty(
-    training: Sequence[Sentence], sentences: Sequence[Sentence], spans: Sequence[Sequence[Span]]
+    training: Sequence[Sentence], sentences: Sequence[Sentence], *sides: Sequence[Sequence[Span]]
 ) -> dict[tuple[str, ...], str]:
-    """Of the words of each span, which of SURFACES they are."""
-    rows = [*range(len(sentences))] * (len(spans) // len(sentences))
-    wanted = {sentences[row].words[start:end] for row, each in zip(rows, spans, strict=True) for start, end, _ in each}
+    """Of the words of each span, gold and predicted, which of SURFACES they are."""
+    wanted = {
+        sentence.words[start:end]
+        for side in sides
+        for sentence, spans in zip(sentences, side, strict=True)
+        for start, end, _ in spans
+    }
     entities = {sentence.words[start:end] for sentence in training for start, end, _ in sentence.spans}
     lengths: dict[str, set[int]] = {}  # of what is wanted, by its first word
     for words in wanted:

@@ -1,6 +1,5 @@
 """Training in a run's folder: every epoch examined and written, the best kept, all saved against sudden ends."""
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -115,9 +114,9 @@ class _Fitting:
         self._recipe = recipe
         self._stop = stop
         self._say = say
-        self._steps = math.ceil(len(lesson.sentences) / recipe.batch_sentences)  # in an epoch
         self._card = Card(lesson.table, lesson.network, {}, {**lesson.provenance, "recipe": asdict(recipe)})
         self._training = lesson.training(recipe)
+        self._steps = self._training.steps
         state = processes.shared(run.state())
         if state is not None:
             self._training.restore(state)

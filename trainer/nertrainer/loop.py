@@ -53,7 +53,6 @@ class Step:
 
     epoch: int  # from 1
     step: int  # within the epoch, from 1
-    steps: int  # in the epoch
     loss: float  # of a sentence, mean over the batch
     lr: float  # of the dense weights
     tokens: int  # in its batch
@@ -153,9 +152,12 @@ class Training:
         rows = {tag: row for row, tag in enumerate(table)}
         self.network = network.to(device)
         self._vocabulary = vocabulary
-        self._table = table
         self._opinions = opinions  # a teacher's, of each sentence
-        self._open = [sentence.unannotated for sentence in sentences]
+        columns = {
+            labels: torch.tensor([tag[2:] in labels for tag in table])
+            for labels in {sentence.unannotated for sentence in sentences}
+        }
+        self._open = [columns[sentence.unannotated] for sentence in sentences]  # each [C]: what its O may be as well
         self._words = [sentence.words for sentence in sentences]
         self._gold = [[rows[tag] for tag in spans_to_tags(s.spans, len(s.words), recipe.scheme)] for s in sentences]
         self._recipe = recipe
@@ -163,7 +165,7 @@ class Training:
         self._dense = [weight for weight in network.parameters() if weight is not network.word.weight]
         self._optimizers = _optimizers(network, self._dense, recipe)
         self._average = [weight.detach().clone() for weight in self._dense]
-        self._steps = math.ceil(len(sentences) / recipe.batch_sentences)  # in an epoch
+        self.steps = math.ceil(len(sentences) / recipe.batch_sentences)  # in an epoch
         self._rows = 1 + max(int(vocabulary.word_ids(words).max(initial=UNK)) for words in self._words)  # ever changed
         self._ended = 0  # epochs
         self._done = 0  # steps of all epochs
@@ -175,7 +177,7 @@ class Training:
         for epoch in range(self._ended, self._recipe.epochs):
             rng = random.Random(f"{self._recipe.seed}/{epoch}")  # noqa: S311
             batches = bucketed(lengths, self._recipe.batch_sentences, rng)
-            first = self._done - epoch * self._steps
+            first = self._done - epoch * self.steps
             for step, indices in enumerate(batches[first:], first + 1):
                 lr = self._recipe.lr * self._remaining
                 loss = self._step(indices)
@@ -185,14 +187,14 @@ class Training:
                         "lower the learning rate"
                     )
                 self._total += loss
-                yield Step(epoch + 1, step, self._steps, loss, lr, sum(lengths[index] for index in indices))
-            self._ended, mean, self._total = epoch + 1, self._total / self._steps, 0.0
+                yield Step(epoch + 1, step, loss, lr, sum(lengths[index] for index in indices))
+            self._ended, mean, self._total = epoch + 1, self._total / self.steps, 0.0
             yield EpochEnd(epoch + 1, mean, self._averaged())
 
     @property
     def _remaining(self) -> float:
         """The share of the rates that is left: they fall linearly to zero."""
-        return 1 - self._done / (self._steps * self._recipe.epochs)
+        return 1 - self._done / (self.steps * self._recipe.epochs)
 
     def _step(self, indices: Sequence[int]) -> float:
         """One optimizer step on these sentences; their loss."""
@@ -205,18 +207,18 @@ class Training:
             optimizer.param_groups[0]["lr"] = lr * self._remaining
             optimizer.zero_grad()
         own = indices[processes.rank() :: processes.world()]
-        value = 0.0
+        loss = torch.zeros((), device=self._device)
         if own:
             loss = self._loss(own) * (len(own) / len(indices))
-            value = loss.item()
             loss.backward()  # type: ignore[no-untyped-call]
+        processes.sum_gradients(self._dense, self.network.word.weight)
+        # Both figures at once: each one asked of a GPU waits for all that it was given to do.
+        value, norm = torch.stack([loss.detach(), nn.utils.clip_grad_norm_(self._dense, recipe.clip)]).tolist()
         value = processes.sum_of(value)
         if not math.isfinite(value):
             return value
-        processes.sum_gradients(self._dense, self.network.word.weight)
-        norm = nn.utils.clip_grad_norm_(self._dense, recipe.clip).item()
         if not math.isfinite(norm):
-            return norm
+            return float(norm)
         for optimizer, _ in self._optimizers:
             optimizer.step()
         self.network.forbid_illegal()
@@ -249,14 +251,11 @@ class Training:
 
     def _allowed(self, indices: Sequence[int], gold: Tensor) -> Tensor | None:
         """Tags that may be right [B, T, C] where some labels were not annotated: an O may be one of these."""
-        if not any(self._open[index] for index in indices):
+        columns = torch.stack([self._open[index] for index in indices]).unsqueeze(1)  # [B, 1, C]
+        if not columns.any():
             return None
-        allowed = nn.functional.one_hot(gold, len(self._table)).bool()
-        for row, index in enumerate(indices):
-            if self._open[index]:
-                columns = [tag[2:] in self._open[index] for tag in self._table]
-                allowed[row] |= (gold[row] == 0).unsqueeze(1) & torch.tensor(columns, device=gold.device)
-        return allowed
+        gold = gold.unsqueeze(2)  # [B, T, 1]
+        return (gold == torch.arange(columns.shape[2], device=gold.device)) | ((gold == 0) & columns.to(gold.device))
 
     def _averaged(self) -> Network:
         network = copy.deepcopy(self.network).eval()

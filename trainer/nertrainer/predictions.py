@@ -12,8 +12,8 @@ from nermodel.checkpoint import Model
 from nermodel.crf import Potentials, log_partition, path_spans, span_probabilities
 from nermodel.tags import Scheme, Span, spans_to_tags, tags_to_spans
 from nertrainer.batches import by_length
-from nertrainer.corpus import Sentence
-from nertrainer.evaluation import BATCH_TOKENS, annotated_labels, tag_ids
+from nertrainer.corpus import Sentence, annotated_labels
+from nertrainer.evaluation import BATCH_TOKENS, tag_ids
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def predictions(model: Model, sentences: Sequence[Sentence]) -> tuple[list[Predi
     labels = set(annotated_labels(sentences))
     found: dict[int, Prediction] = {}
     for batch in by_length([sentence.words for sentence in sentences], BATCH_TOKENS):
-        potentials = model.potentials([sentences[index].words for index in batch])
+        potentials = model.potentials([sentences[index].words for index in batch]).tempered(model.card.temperature)
         entities = _scored(model, potentials, [paths[index] for index in batch])
         chances = gold_log_probabilities(model, potentials, [sentences[index] for index in batch], labels)
         found.update(zip(batch, map(Prediction, entities, chances), strict=True))
@@ -57,7 +57,8 @@ def gold_log_probabilities(
     """
     ids = {tag: row for row, tag in enumerate(model.tags)}
     scheme: Scheme = "BIOES" if any(tag[0] == "S" for tag in model.tags) else "BIO"
-    known = [all(span.label in model.labels for span in sentence.spans) for sentence in sentences]
+    own = set(model.labels)
+    known = [all(span.label in own for span in sentence.spans) for sentence in sentences]
     gold = [
         torch.tensor([ids[tag] for tag in spans_to_tags(sentence.spans if fits else (), len(sentence.words), scheme)])
         for sentence, fits in zip(sentences, known, strict=True)

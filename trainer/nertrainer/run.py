@@ -26,7 +26,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from nermodel.checkpoint import Card, Model, load, write
+from nermodel.checkpoint import Card, Model, load, tensors_sha256, write
 from nermodel.files import PARTIAL, new_file, replace_file
 
 BEST = "best.safetensors"
@@ -129,7 +129,7 @@ class Run:
     def save(self, state: Mapping[str, Tensor], progress: Progress) -> None:
         """Write the state; from here on a resumed run begins with it."""
         said = json.dumps(asdict(progress))
-        data = safetensors.torch.save(dict(state), {_PROGRESS: said, _SHA256: state_sha256(state, said)})
+        data = safetensors.torch.save(dict(state), {_PROGRESS: said, _SHA256: tensors_sha256(state, said)})
         replace_file(self.path / STATE, data)
         self.progress = progress
 
@@ -159,7 +159,7 @@ class Run:
         try:
             with safetensors.safe_open(path, "pt") as file:
                 metadata = file.metadata()
-            if metadata[_SHA256] != state_sha256(safetensors.torch.load_file(path), metadata[_PROGRESS]):
+            if metadata[_SHA256] != tensors_sha256(safetensors.torch.load_file(path), metadata[_PROGRESS]):
                 raise ValueError("the SHA-256 does not match")
             return Progress(**json.loads(metadata[_PROGRESS]))
         except (KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
@@ -223,16 +223,6 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except (RecursionError, ValueError):
         return None
-
-
-def state_sha256(state: Mapping[str, Tensor], progress: str) -> str:
-    """The SHA-256 of the tensors, with their names, types and shapes, and of the progress in JSON."""
-    digest = hashlib.sha256(progress.encode())
-    for name in sorted(state):
-        tensor = state[name]
-        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.cpu().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def opinions(teachers: Sequence[Model], sentences: Sequence[Sequence[str]]) -> l
 
 
 def _opinions(teacher: Model, sentences: Sequence[Sequence[str]]) -> list[Opinion]:
-    potentials = teacher.potentials(sentences)
+    potentials = teacher.potentials(sentences).tempered(teacher.card.temperature)
     sums = forward_backward(potentials)
     after = (potentials.emissions - sums.scale.unsqueeze(2) + sums.beta)[:, 1:]  # [B, T - 1, C]
     joint = (sums.alpha[:, :-1].unsqueeze(3) + potentials.transitions + after.unsqueeze(2)).exp()  # [B, T - 1, C, C]

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import torch
 
 from nermodel.checkpoint import Model
-from nermodel.crf import path_spans, span_probabilities
+from nermodel.crf import path_spans, span_probabilities, viterbi
 from nertrainer.batches import by_length
 from nertrainer.corpus import Corpus
-from nertrainer.evaluation import BATCH_TOKENS, annotated_labels, tag_ids
+from nertrainer.evaluation import BATCH_TOKENS
 
 TRIED = [round(0.5 * 1.1**step, 3) for step in range(22)]  # 0.5 to 3.7
 
@@ -31,22 +31,19 @@ def fitted_temperature(model: Model, corpora: Sequence[Corpus]) -> float:
 
 def _scores(model: Model, corpus: Corpus) -> tuple[torch.Tensor, torch.Tensor]:
     """Of each entity found, its probability at every temperature [N, tried], and whether the file has it [N]."""
-    labels = set(annotated_labels(corpus.sentences))
-    paths = tag_ids(model, corpus.sentences)
     scores: list[torch.Tensor] = [torch.zeros(0, len(TRIED), dtype=torch.float64)]
     right: list[bool] = []
     for batch in by_length([sentence.words for sentence in corpus.sentences], BATCH_TOKENS):
         words = [corpus.sentences[index].words for index in batch]
-        at_one = model.potentials(words).tempered(1 / model.card.temperature)
-        path = torch.nn.utils.rnn.pad_sequence([torch.tensor(paths[index]) for index in batch], batch_first=True)
-        path = path.to(model.device)
+        at_one = model.potentials(words)
+        path = viterbi(*at_one)
         rows, starts, ends = path_spans(path, at_one.lengths, at_one.start)
         each = [span_probabilities(at_one.tempered(tried), path, rows, starts, ends) for tried in TRIED]
         found = torch.stack(each, dim=1).double().cpu()
         spans = zip(rows.tolist(), starts.tolist(), ends.tolist(), path[rows, starts].tolist(), strict=True)
         for row, (sentence, start, end, tag) in enumerate(spans):
             label = model.tags[tag][2:]
-            if label in labels:
+            if label in corpus.labels:
                 scores.append(found[row : row + 1])
                 right.append((start, end, label) in corpus.sentences[batch[sentence]].spans)
     return torch.cat(scores), torch.tensor(right, dtype=torch.bool)

@@ -14,6 +14,7 @@ from nermodel.checkpoint import Model, load
 from nertrainer.corpus import CorpusError, check_regular
 
 LARGEST = np.finfo(np.float32).max
+MEASURED = 50_000  # of the first words, which are the frequent ones by custom
 Array = npt.NDArray[np.float32]
 
 
@@ -114,10 +115,10 @@ def joined(parts: Sequence[Vectors]) -> Vectors:
     return Vectors(words, np.concatenate(tables, axis=1))
 
 
-def reduced(vectors: Vectors, size: int, by: int = 50_000) -> Vectors:
-    """Their `size` principal components, those of the first `by` words; the mean of a number's size stays as it was."""
-    table = vectors.table - vectors.table[:by].mean(axis=0)
-    _, axes = np.linalg.eigh(table[:by].T @ table[:by])  # the largest last
+def reduced(vectors: Vectors, size: int) -> Vectors:
+    """Their `size` principal components, by the first MEASURED words; the mean of a number's size stays as it was."""
+    table = vectors.table - vectors.table[:MEASURED].mean(axis=0)
+    _, axes = np.linalg.eigh(table[:MEASURED].T @ table[:MEASURED])  # the largest last
     axes = axes[:, : -size - 1 : -1]
     axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(size)])  # of either sign: take the same always
     table = table @ axes

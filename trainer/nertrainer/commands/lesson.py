@@ -20,7 +20,7 @@ from nertrainer.commands.options import (
     say_overlap,
     say_unused_labels,
 )
-from nertrainer.corpus import Corpus, CorpusError, Sentence
+from nertrainer.corpus import Corpus, Sentence
 from nertrainer.fitting import Lesson
 from nertrainer.loop import Recipe
 from nertrainer.run import sha256
@@ -58,9 +58,6 @@ def read_lesson(
     label_map = read_label_map(labels)
     training = [read_corpus(path, label_map) for path in train_files]
     dev = [read_corpus(path, label_map) for path in dev_files]
-    for corpus in (*training, *dev):
-        if not corpus.labels:
-            raise CorpusError(f"{corpus.path}: holds no entity; give annotated text")
     table = tag_table({label for corpus in training for label in corpus.labels}, recipe.scheme)
     check_table(table)
     say_unused_labels(label_map, [*training, *dev])
@@ -85,7 +82,8 @@ def read_lesson(
         *teachers,
         *([start] if start else []),
     ]
-    found = {str(file.absolute()): digests.get(str(file.absolute())) or sha256(file) for file in files}
+    names = {str(file.absolute()): file for file in files}
+    found = {name: digests.get(name) or sha256(file) for name, file in names.items()}
     sentences = [
         sentence for corpus in training for sentence in (_open(corpus, table) if open_labels else corpus.sentences)
     ]
@@ -102,8 +100,8 @@ def read_lesson(
         provenance={
             "train": [_origin(corpus, found) for corpus in training],
             "dev": [_origin(corpus, found) for corpus in dev],
-            "vectors": [{"file": file.name, "sha256": found[str(file.absolute())]} for file in vectors.files],
-            "teachers": [{"file": file.name, "sha256": found[str(file.absolute())]} for file in teachers],
+            "vectors": [_file(path, found) for path in vectors.files],
+            "teachers": [_file(path, found) for path in teachers],
             "start": f"{begun.version} (SHA-256 {begun.sha256})" if begun else None,
             "labels": label_map,
             "torch": torch.__version__,
@@ -161,7 +159,11 @@ def _names(corpora: Sequence[Corpus]) -> list[str]:
     return short if len(set(short)) == len(short) else [str(corpus.path.absolute()) for corpus in corpora]
 
 
+def _file(path: Path, digests: Mapping[str, str]) -> dict[str, str]:
+    return {"file": path.name, "sha256": digests[str(path.absolute())]}
+
+
 def _origin(corpus: Corpus, digests: Mapping[str, str]) -> dict[str, Any]:
-    each = [digests[str(file.absolute())] for file in corpus.files]
+    each = [_file(path, digests)["sha256"] for path in corpus.files]
     whole = each[0] if len(each) == 1 else hashlib.sha256("\n".join(each).encode()).hexdigest()
     return {"file": corpus.path.name, "sha256": whole, "sentences": len(corpus.sentences)}

@@ -9,7 +9,7 @@ import typer
 
 from nermodel.checkpoint import Model, load, versions
 from nertrainer import reading
-from nertrainer.check import coverage, overlap
+from nertrainer.check import coverage, overlap, word_counts
 from nertrainer.corpus import Corpus, CorpusError, check_label
 from nertrainer.report import screen
 
@@ -35,7 +35,7 @@ def read_label_map(text: str) -> dict[str, str]:
             )
         if old in found:
             raise ValueError(f"--labels renames {old} twice; keep one of the two")
-        check_label(new[0])
+        check_label(new[0], "--labels: the new label")
         if new[0] != "".join(new[0].split()):
             raise ValueError(f"--labels: the new label {new[0]!r} holds white space; give it without")
         found[old] = new[0]
@@ -106,7 +106,7 @@ def say_overlap(training: Sequence[Corpus], dev: Sequence[Corpus]) -> None:
 
 def say_coverage(corpora: Sequence[Corpus], vectors: Container[str]) -> None:
     """Say how much of the training text has a vector; CorpusError where it is next to nothing."""
-    found = coverage(corpora, vectors)
+    found = coverage(word_counts(corpora), vectors)
     said = (
         f"{100 * found.tokens:.0f} % of the training tokens and {100 * found.words:.0f} % of their distinct words "
         "have a vector"

@@ -47,9 +47,6 @@ def publish_command(
         say(f"{checkpoint}: already there as {there.stem}")
         return
     corpora = [read_corpus(path, read_label_map(labels)) for path in dev or []]
-    for corpus in corpora:
-        if not corpus.labels:
-            raise ValueError(f"{corpus.path}: holds no entity to compare on; give annotated text")
     path = publish_gated(
         checkpoint, folder, margin=margin, force=force, say=say, device=torch_device(device), dev=corpora
     )

@@ -220,12 +220,11 @@ def _refuse_nonsense(values: Mapping[str, Any]) -> None:
     shape = NetworkConfig()
     own = [name for name in ("hidden", "layers", "char_filters") if values[name] != getattr(shape, name)]
     of_vectors = [name for name in ("max_vectors", "vector_size", "word_rows") if values[name] is not None]
-    for given, others in (
-        ("start", [*own, *of_vectors, *(["vectors"] if values["vectors"] else [])]),
-        ("loss softmax", ["teacher", "start"] if values["loss"] == "softmax" else []),
+    for given, holds, wrong in (
+        ("start", values["start"], [*own, *of_vectors, *(["vectors"] if values["vectors"] else [])]),
+        ("loss softmax", values["loss"] == "softmax", [name for name in ("teacher", "start") if values[name]]),
     ):
-        wrong = [name for name in others if values[name]]
-        if wrong and (given != "start" or values["start"]):
+        if holds and wrong:
             names = " and ".join(f"--{name.replace('_', '-')}" for name in wrong)
             raise ValueError(f"--{given} does not go with {names}; leave out one or the other")
     if of_vectors and not values["vectors"]:
