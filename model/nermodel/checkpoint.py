@@ -22,16 +22,19 @@ import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-from nermodel.crf import Potentials, path_spans, span_probabilities, viterbi
-from nermodel.files import new_file, replace_file
+from nermodel.crf import Potentials, viterbi
+from nermodel.files import replace_file
 from nermodel.network import Batch, Network, NetworkConfig
-from nermodel.tags import Span, check_table, labels_of
+from nermodel.tags import check_table, labels_of
 from nermodel.vocabulary import PAD, Vocabulary
+from nermodel.windows import windows
 
 FORMAT = 2
 MAX_SIZE = 4096  # of any one dimension of a network
 MAX_WORDS = 1 << 28  # bytes of a vocabulary's text
+WINDOWS_AT_ONCE = 4  # of long sentences, in the network: more are no faster and take more memory
 DEFAULT = Path(__file__).parent / "en" / "000002.safetensors"
 _NUMBERED = re.compile(r"\d{6,}\.safetensors")
 _SCALE = "word.scale"  # of each row of the int8 word table
@@ -119,33 +122,28 @@ class Model:
         full = [sentence for sentence in sentences if sentence]
         if not full:
             return [[] for _ in sentences]
-        paths = iter(self.network.decode(Batch.of(full, self.vocabulary, self.device)).tolist())
+        paths = iter(viterbi(*self.potentials(full)).tolist())
         return [next(paths)[: len(sentence)] if sentence else [] for sentence in sentences]
 
     @torch.inference_mode()
-    def entities(self, sentences: Sequence[Sequence[str]]) -> list[list[tuple[Span, float]]]:
-        """The entities that `tag` finds, in order, each with its exact P(this span with this label | sentence)."""
-        found: list[list[tuple[Span, float]]] = [[] for _ in sentences]
-        full = [index for index, sentence in enumerate(sentences) if sentence]
-        if not full:
-            return found
-        potentials = self.network.potentials(
-            Batch.of([sentences[index] for index in full], self.vocabulary, self.device)
-        )
-        path = viterbi(*potentials)
-        potentials = potentials.tempered(self.card.temperature)
-        rows, starts, ends = path_spans(path, potentials.lengths, potentials.start)
-        scores = span_probabilities(potentials, path, rows, starts, ends).tolist()
-        spans = torch.stack([rows, starts, ends, path[rows, starts]], dim=1).tolist()
-        for (row, start, end, tag), score in zip(spans, scores, strict=True):
-            found[full[row]].append((Span(start, end, self.tags[tag][2:]), score))
-        return found
-
-    @torch.inference_mode()
     def potentials(self, sentences: Sequence[Sequence[str]]) -> Potentials:
-        """What the functions of `nermodel.crf` read, of sentences with at least one word each, at the temperature."""
-        batch = Batch.of(sentences, self.vocabulary, self.device)
-        return self.network.potentials(batch).tempered(self.card.temperature)
+        """What the functions of `nermodel.crf` read, of sentences of at least one word each, before the temperature.
+
+        Very long sentences are read in windows (see `nermodel.windows`), a few at a time.
+        """
+        parts = [(row, window) for row, sentence in enumerate(sentences) for window in windows(len(sentence))]
+        if len(parts) == len(sentences):
+            return self.network.potentials(Batch.of(sentences, self.vocabulary, self.device))
+        kept: list[list[Tensor]] = [[] for _ in sentences]
+        for first in range(0, len(parts), WINDOWS_AT_ONCE):
+            some = parts[first : first + WINDOWS_AT_ONCE]
+            words = [sentences[row][window.start : window.end] for row, window in some]
+            potentials = self.network.potentials(Batch.of(words, self.vocabulary, self.device))
+            for (row, window), scores in zip(some, potentials.emissions, strict=True):
+                kept[row].append(scores[window.keep_start - window.start : window.keep_end - window.start])
+        emissions = pad_sequence([torch.cat(each) for each in kept], batch_first=True)  # [B, T, C]
+        lengths = torch.tensor([len(sentence) for sentence in sentences], device=self.device)
+        return potentials._replace(emissions=emissions, lengths=lengths)
 
 
 def rounded(card: Card, vocabulary: Vocabulary, network: Network, device: torch.device) -> Model:
@@ -153,24 +151,11 @@ def rounded(card: Card, vocabulary: Vocabulary, network: Network, device: torch.
     return _build(_pack(network, vocabulary), card, vocabulary, device)
 
 
-def publish(folder: Path, model: Model, known: Sequence[Sequence[str]]) -> Path:
-    """Write a model, as `rounded` or `load` gave it, into `folder` as its next version, wholly or not at all.
-
-    The folder is made if need be. `known` are sentences whose tags become the card's known answers. Returns the path.
-    """
-    data = _serialized(model, known)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = next_version(folder)
-    new_file(path, data)
-    return path
-
-
 def write(path: Path, model: Model, known: Sequence[Sequence[str]]) -> None:
-    """Write a model as `publish` does, but to `path`, in place of what is there."""
-    replace_file(path, _serialized(model, known))
+    """Write a model, as `rounded` or `load` gave it, to `path` in place of what is there, wholly or not at all.
 
-
-def _serialized(model: Model, known: Sequence[Sequence[str]]) -> bytes:
+    `known` are sentences whose tags become the card's known answers.
+    """
     check_table(model.tags)
     tensors = _pack(model.network, model.vocabulary)
     # As `parse` proves them, so that no near tie falls otherwise there: in float32 on the CPU, one by one.
@@ -178,7 +163,8 @@ def _serialized(model: Model, known: Sequence[Sequence[str]]) -> bytes:
     answers = [(tuple(words), tuple(model.tags[tag] for tag in proof.tag([words])[0])) for words in known]
     card = replace(model.card, known_answers=answers, created=datetime.now(UTC).isoformat(timespec="seconds"))
     description = json.dumps(card.to_json(), ensure_ascii=False)
-    return safetensors.torch.save(tensors, {_CARD: description, "sha256": _sha256(tensors, description)})
+    metadata = {_CARD: description, "sha256": tensors_sha256(tensors, description)}
+    replace_file(path, safetensors.torch.save(tensors, metadata))
 
 
 def next_version(folder: Path) -> Path:
@@ -227,7 +213,7 @@ def parse(path: Path, data: bytes, device: torch.device) -> Model:
         raise CheckpointError(f"{path}: not a whole safetensors file: {_line(error)}") from error
     if _CARD not in header:
         raise CheckpointError(f"{path}: a safetensors file, but not a nerstream checkpoint")
-    if header.get("sha256") != _sha256(tensors, header[_CARD]):
+    if header.get("sha256") != tensors_sha256(tensors, header[_CARD]):
         raise CheckpointError(f"{path}: the SHA-256 does not match its contents; it was damaged or edited")
     name = path.parent.resolve().name  # of the folder it is found in, also where it is a link
     try:
@@ -316,12 +302,13 @@ def _inflated(tensor: Tensor) -> bytes:
     return data
 
 
-def _sha256(tensors: Mapping[str, Tensor], description: str) -> str:
+def tensors_sha256(tensors: Mapping[str, Tensor], description: str) -> str:
+    """The SHA-256 of tensors on the CPU, with their names, types and shapes, and of a description of them."""
     digest = hashlib.sha256(description.encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from torchcrf import CRF
 
-from nermodel.crf import Potentials, legal, log_partition, viterbi
+from nermodel.crf import Potentials, legal, log_partition
 from nermodel.vocabulary import CASINGS, PAD, Vocabulary, casing
 
-_LSTM_WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+LSTM_WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 ILLEGAL = -10_000.0  # a transition score no path recovers from, yet finite in the loss
 
 
@@ -72,7 +72,7 @@ class Batch:
 
 
 class Network(nn.Module):
-    """Emission scores, the CRF's loss over them, and its best paths."""
+    """Emission scores, and the CRF's scores and loss over them."""
 
     start_legal: Tensor
     follow_legal: Tensor
@@ -135,7 +135,7 @@ class Network(nn.Module):
                 x = self._drop(x)
             outputs = []
             for suffix in ("", "_reverse"):
-                weights = [getattr(self.lstm, f"{name}_l{layer}{suffix}") for name in _LSTM_WEIGHTS]
+                weights = [getattr(self.lstm, f"{name}_l{layer}{suffix}") for name in LSTM_WEIGHTS]
                 read = x.gather(1, reversal.expand(x.shape)) if suffix else x
                 states, _, _ = torch.lstm(read, (state, state), weights, True, 1, 0.0, True, False, True)
                 outputs.append(states.gather(1, reversal.expand(states.shape)) if suffix else states)
@@ -168,12 +168,22 @@ class Network(nn.Module):
 
     def potentials(self, batch: Batch) -> Potentials:
         """What a path's score is made of, illegal transitions forbidden."""
-        steps = (scores.masked_fill(~mask, -torch.inf) for scores, mask in self._transitions())
-        return Potentials(self(batch), batch.lengths_on_device, *steps)
+        return Potentials(self(batch), batch.lengths_on_device, *self.steps())
 
-    def decode(self, batch: Batch) -> Tensor:
-        """The best legal tags [B, T]."""
-        return viterbi(*self.potentials(batch))
+    def steps(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Scores of tags at the start [C], from one tag to the next [C from, C to] and at the end [C]; -inf forbids."""
+        start, transitions, end = (scores.masked_fill(~mask, -torch.inf) for scores, mask in self._transitions())
+        return start, transitions, end
+
+    def char_parts(self) -> tuple[Tensor, Tensor]:
+        """What each character adds to the filters' sums, by its place [chars, width, filters], and their bias [filters].
+
+        The convolution is linear in the characters, so a word's sums are made of these.
+        """
+        if self.char_cnn is None:
+            return self.char.weight.new_zeros(len(self.char.weight), 1, 0), self.char.weight.new_zeros(0)
+        assert self.char_cnn.bias is not None
+        return torch.einsum("rc,fcw->rwf", self.char.weight, self.char_cnn.weight), self.char_cnn.bias
 
     def _transitions(self) -> tuple[tuple[Tensor, Tensor], ...]:
         return (

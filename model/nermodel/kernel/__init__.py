@@ -1,0 +1,1 @@
+"""The native kernel: C++ sources, and the libraries built of them."""
