@@ -9,10 +9,10 @@ from itertools import cycle
 from pathlib import Path
 
 import pytest
-from tests.conftest import WORDS, MakeModel
+from tests.conftest import WORDS, MakeModel, publish
 
 from nerclient import Entity, SyncClient
-from nermodel.checkpoint import DEFAULT, Model, publish
+from nermodel.checkpoint import DEFAULT, Model
 from nermodel.tags import tags_to_spans
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}  # the models are too small for more

@@ -62,9 +62,13 @@ def tag(
         bool, typer.Option("--tokens", help="Every line is a sentence of space-separated words.")
     ] = False,
     conll: Annotated[bool, typer.Option("--conll", help="Read CoNLL columns, the word first.")] = False,
-    scores: Annotated[
-        bool, typer.Option("--scores", help="Add each name's probability; a server without them says so.")
-    ] = False,
+    scores: Annotated[bool, typer.Option("--scores", help="Add each name's probability, in text and jsonl.")] = False,
+    min_probability: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001, max=1, metavar="P", help="Find every name at least so probable, with its score; needs jsonl."
+        ),
+    ] = None,
 ) -> int:
     """Finds the names in every line of the FILEs.
 
@@ -78,11 +82,13 @@ def tag(
 
     \b
         text   [Apple Inc. ORG] was founded by [Steve Jobs PER]
-        jsonl  {"text": ..., "entities": [{"start", "end", "label", "text"}], "model_version": ...}
+        jsonl  {"text": ..., "entities": [{"start", "end", "label", "text", "score"}], "model_version": ...}
         conll  one token and its tag a line, a blank line after each document
 
-    In jsonl, text[start:end] is the name, counted in Unicode code points; with --tokens and --conll, "tokens" is there
-    too and start and end count tokens. In text, names are coloured on a terminal unless NO_COLOR is set.
+    In jsonl, text[start:end] is the name, counted in Unicode code points, and "score" is there when it was asked for;
+    with --tokens and --conll, "tokens" is there too and start and end count tokens. --min-probability 0.05, say, finds
+    more names than the best reading of a line has, and they may overlap. In text, names are coloured on a terminal
+    unless NO_COLOR is set.
 
     --conll reads a word from the first column of each line, with tabs or spaces between columns and a blank line
     between sentences, each of which is then a document. It skips -DOCSTART- lines and # comments.
@@ -95,6 +101,8 @@ def tag(
     """
     if tokens and conll:
         raise typer.BadParameter("--tokens and --conll exclude each other: give the one that fits the files")
+    if min_probability is not None and output is not Output.JSONL:
+        raise typer.BadParameter("--min-probability finds names that may overlap: give --format jsonl with it")
     client = _client(address)
 
     from nerclient import documents, render
@@ -113,7 +121,13 @@ def tag(
     async def run() -> int:
         tagging = Tagging(files, parse, form, _say)
         async with client:
-            await tagging.run(client, scores=scores, tags=output is Output.CONLL, progress=progress)
+            await tagging.run(
+                client,
+                scores=scores,
+                tags=output is Output.CONLL,
+                min_probability=min_probability,
+                progress=progress,
+            )
         return SOME_FAILED if tagging.failures else OK
 
     return _run(run())

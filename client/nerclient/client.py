@@ -83,23 +83,38 @@ class Client:
 
     @overload
     async def tag(  # type: ignore[overload-overlap]  # a str is an iterable of str, and never meant as one
-        self, inputs: str, *, scores: bool = False, tags: bool = False
+        self, inputs: str, *, scores: bool = False, tags: bool = False, min_probability: float | None = None
     ) -> Result: ...
 
     @overload
-    async def tag(self, inputs: Iterable[Input], *, scores: bool = False, tags: bool = False) -> list[Result]: ...
+    async def tag(
+        self,
+        inputs: Iterable[Input],
+        *,
+        scores: bool = False,
+        tags: bool = False,
+        min_probability: float | None = None,
+    ) -> list[Result]: ...
 
     async def tag(
-        self, inputs: str | Iterable[Input], *, scores: bool = False, tags: bool = False
+        self,
+        inputs: str | Iterable[Input],
+        *,
+        scores: bool = False,
+        tags: bool = False,
+        min_probability: float | None = None,
     ) -> Result | list[Result]:
         """Tags one text, or each of some inputs, in one call or as few as the server's limits allow.
 
         A str gives one Result, and raises what is wrong with it. Anything else is an iterable of inputs and gives one
         Result for each, in order, with what is wrong with an input in its `Result.error`; one sentence of tokens is
-        therefore `tag([["Steve", "Jobs"]])`. `scores` sets Entity.score, `tags` sets Result.tokens.
+        therefore `tag([["Steve", "Jobs"]])`. `scores` sets Entity.score, `tags` sets Result.tokens. `min_probability`
+        asks for every entity that is at least so probable, with its score, in place of the best ones that fit beside
+        each other; from 0.001 to 1, or ValueError.
         """
+        options = wire.options(scores, tags, min_probability)
         if isinstance(inputs, str):
-            [result] = await self.tag([inputs], scores=scores, tags=tags)
+            [result] = await self.tag([inputs], scores=scores, tags=tags, min_probability=min_probability)
             if result.error is not None:
                 raise result.error
             return result
@@ -107,7 +122,7 @@ class Client:
         requests = wire.pack(
             inputs,
             limits,
-            pb.TagOptions(scores=scores, tags=tags),
+            options,
             itertools.count(1),
             most_inputs=limits.max_inputs,
             most_bytes=limits.max_request_bytes,
@@ -127,18 +142,21 @@ class Client:
         *,
         scores: bool = False,
         tags: bool = False,
+        min_probability: float | None = None,
         window: int = 1024,
     ) -> AsyncGenerator[Result, None]:
         """Tags any number of inputs in constant memory: one Result for each, in order, as soon as it is answered.
 
-        Inputs that are ready together travel together, and the last one at hand never waits for the next. `window` is
-        the number of inputs read ahead of the last result; a long input counts as several (see Feed). What is wrong
-        with an input is in its `Result.error`. A stream that breaks is resumed, with nothing lost or doubled. What the
-        source raises is raised after the results of what it gave before. A plain iterable is read in a thread.
+        `scores`, `tags` and `min_probability` are those of `tag`. Inputs that are ready together travel together, and
+        the last one at hand never waits for the next. `window` is the number of inputs read ahead of the last result; a
+        long input counts as several (see Feed). What is wrong with an input is in its `Result.error`. A stream that
+        breaks is resumed, with nothing lost or doubled. What the source raises is raised after the results of what it
+        gave before. A plain iterable is read in a thread.
 
         To stop early, close the iterator (`contextlib.aclosing`) or cancel the task.
         """
-        async with aclosing(self.stream_batches(inputs, scores=scores, tags=tags, window=window)) as batches:
+        batches = self.stream_batches(inputs, scores=scores, tags=tags, min_probability=min_probability, window=window)
+        async with aclosing(batches):
             async for results in batches:
                 for result in results:
                     yield result
@@ -149,11 +167,13 @@ class Client:
         *,
         scores: bool = False,
         tags: bool = False,
+        min_probability: float | None = None,
         window: int = 1024,
     ) -> AsyncGenerator[list[Result], None]:
         """As `stream`, with the results that arrive together in one list: after each list is a good time to flush."""
         if isinstance(inputs, str):
             raise TypeError("stream() takes an iterable of inputs, got one str: use tag() for one text")
+        options = wire.options(scores, tags, min_probability)
         ids = itertools.count(1)
 
         async def open_call() -> tuple[Call, Pack]:
@@ -161,7 +181,7 @@ class Client:
             pack = partial(
                 wire.pack,
                 limits=limits,
-                options=pb.TagOptions(scores=scores, tags=tags),
+                options=options,
                 ids=ids,
                 most_inputs=min(_STREAM_INPUTS, limits.max_inputs),
                 most_bytes=min(_STREAM_BYTES, limits.max_request_bytes),

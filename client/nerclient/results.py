@@ -16,14 +16,15 @@ class Entity:
     """A named thing in an input.
 
     `start` and `end` (exclusive) count code points of a text, so that `text[start:end] == entity.text`, or tokens of a
-    sentence, where `entity.text` is `" ".join(tokens[start:end])`.
+    sentence, where `entity.text` is `" ".join(tokens[start:end])`. Entities overlap only if a least probability was
+    asked for.
     """
 
     start: int
     end: int
     label: str
     text: str
-    score: float | None = None  # in [0, 1]; set when scores were asked for
+    score: float | None = None  # the probability in [0, 1] of just this; set when scores were asked for
 
 
 @dataclass(frozen=True, slots=True)

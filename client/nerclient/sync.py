@@ -54,25 +54,47 @@ class SyncClient:
 
     @overload
     def tag(  # type: ignore[overload-overlap]  # a str is an iterable of str, and never meant as one
-        self, inputs: str, *, scores: bool = False, tags: bool = False
+        self, inputs: str, *, scores: bool = False, tags: bool = False, min_probability: float | None = None
     ) -> Result: ...
 
     @overload
-    def tag(self, inputs: Iterable[Input], *, scores: bool = False, tags: bool = False) -> list[Result]: ...
+    def tag(
+        self,
+        inputs: Iterable[Input],
+        *,
+        scores: bool = False,
+        tags: bool = False,
+        min_probability: float | None = None,
+    ) -> list[Result]: ...
 
-    def tag(self, inputs: str | Iterable[Input], *, scores: bool = False, tags: bool = False) -> Result | list[Result]:
+    def tag(
+        self,
+        inputs: str | Iterable[Input],
+        *,
+        scores: bool = False,
+        tags: bool = False,
+        min_probability: float | None = None,
+    ) -> Result | list[Result]:
         """As Client.tag."""
-        return self._run(self._client.tag(inputs, scores=scores, tags=tags))
+        return self._run(self._client.tag(inputs, scores=scores, tags=tags, min_probability=min_probability))
 
     def stream(
-        self, inputs: Iterable[Input], *, scores: bool = False, tags: bool = False, window: int = 1024
+        self,
+        inputs: Iterable[Input],
+        *,
+        scores: bool = False,
+        tags: bool = False,
+        min_probability: float | None = None,
+        window: int = 1024,
     ) -> Iterator[Result]:
         """As Client.stream. The source is read in another thread."""
         ready: queue.SimpleQueue[list[Result]] = queue.SimpleQueue()
         room = asyncio.Semaphore(_READY_BATCHES)
 
         async def pump() -> None:
-            batches = self._client.stream_batches(inputs, scores=scores, tags=tags, window=window)
+            batches = self._client.stream_batches(
+                inputs, scores=scores, tags=tags, min_probability=min_probability, window=window
+            )
             try:
                 async with aclosing(batches):
                     async for results in batches:

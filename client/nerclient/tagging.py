@@ -29,12 +29,15 @@ class Tagging:
         self._documents = 0
         self._files = [file for file in files if self._readable(file)]
 
-    async def run(self, client: Client, *, scores: bool, tags: bool, progress: bool) -> None:
+    async def run(
+        self, client: Client, *, scores: bool, tags: bool, min_probability: float | None, progress: bool
+    ) -> None:
         """Writes an answer for every document to standard output, and flushes whenever no more are ready."""
         if not self._files:
             return
         with _progress(progress) as show:
-            async with aclosing(client.stream_batches(self._inputs(), scores=scores, tags=tags)) as batches:
+            batches = client.stream_batches(self._inputs(), scores=scores, tags=tags, min_probability=min_probability)
+            async with aclosing(batches):
                 async for results in batches:
                     sys.stdout.buffer.write("".join(map(self._rendered, results)).encode())
                     sys.stdout.buffer.flush()

@@ -9,6 +9,7 @@ from nerclient.errors import InvalidInput, ProtocolError, Unimplemented
 from nerclient.results import Entity, Input, Limits, Model, Result, Token
 from nerclient.status import from_status
 
+LEAST_PROBABILITY = 0.001  # of TagOptions.min_probability
 _REQUEST_BYTES = 64  # at least the id and the options of a request
 _ITEM_BYTES = 12  # at least the tags and lengths around one text or sentence
 _TOKEN_BYTES = 6  # and around one token
@@ -30,6 +31,13 @@ class Request:
 
     items: list[Item]
     message: pb.TagRequest | None
+
+
+def options(scores: bool, tags: bool, min_probability: float | None) -> pb.TagOptions:
+    """What is asked of every input; ValueError for a probability that no server takes."""
+    if min_probability is not None and not LEAST_PROBABILITY <= min_probability <= 1:
+        raise ValueError(f"min_probability is {min_probability}, expected one from {LEAST_PROBABILITY} to 1")
+    return pb.TagOptions(scores=scores, tags=tags, min_probability=min_probability)
 
 
 def pack(

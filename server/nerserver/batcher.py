@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from nermodel.tagger import Answer, Ask
 from nerserver.errors import DeadlineError, Failure, QueueFullError, log_failure
 from nerserver.policy import POOL, Budget, Item, Line, Shares, compose
 from nerserver.room import Room
@@ -17,14 +18,14 @@ PATIENCE_S = 2.0  # after which work is due whose deadline is later, so that nea
 BULK_EVERY = 8  # bulk work leads a batch after so many that left its first behind
 ModelT = TypeVar("ModelT")
 Words = Sequence[str]
-Run = Callable[[list[Words]], Awaitable[tuple[list[list[int]], ModelT]]]
+Run = Callable[[list[Words], list[Ask]], Awaitable[tuple[list[Answer], ModelT]]]
 
 
 @dataclass(frozen=True)
-class Answer(Generic[ModelT]):
-    """The tags of one request's sentences, all of one model, and where the time went."""
+class Reply(Generic[ModelT]):
+    """The answers to one request's sentences, all of one model, and where the time went."""
 
-    tags: list[list[int] | Failure]  # one for each sentence
+    answers: list[Answer | Failure]  # one for each sentence
     model: ModelT | None  # None when every sentence failed
     queue_s: float  # of the sentence that waited longest
     compute_s: float  # of all batches that held one of its sentences
@@ -36,8 +37,8 @@ class _Job(Generic[ModelT]):
     """A request: its answers so far, and the future that ends when none is missing."""
 
     done: asyncio.Future[None]
-    tags: list[list[int] | Failure]
-    models: list[ModelT | None]  # which gave each of the tags
+    answers: list[Answer | Failure]
+    models: list[ModelT | None]  # which gave each of the answers
     missing: int = 0
     last: ModelT | None = None  # of the models
     queue_s: float = 0.0
@@ -48,6 +49,7 @@ class _Job(Generic[ModelT]):
 @dataclass(slots=True, eq=False, kw_only=True)
 class _Sentence(Item, Generic[ModelT]):
     words: Words
+    ask: Ask
     job: _Job[ModelT]
     row: int  # in the job
     source: Hashable
@@ -83,8 +85,9 @@ class Batcher(Generic[ModelT]):
         deadline: float = math.inf,
         bulk: bool = False,
         wait: bool = False,
-    ) -> Answer[ModelT]:
-        """Tag sentences of at least one word each, wholly with one model.
+        ask: Ask = None,
+    ) -> Reply[ModelT]:
+        """Answer what is asked of sentences of at least one word each, wholly with one model.
 
         `source` is who shares equally with the others, `deadline` in the clock's seconds. A full queue takes no
         more of a source that has work in it, but waits for room with `wait`; interactive and bulk work have a queue
@@ -97,7 +100,7 @@ class Batcher(Generic[ModelT]):
             await self._rooms[bulk].opened(source)
         turns = [self._shares.turn(source, len(words)) for words in sentences]
         loop = asyncio.get_running_loop()
-        job: _Job[ModelT] = _Job(loop.create_future(), [[] for _ in sentences], [None for _ in sentences])
+        job: _Job[ModelT] = _Job(loop.create_future(), [Answer(b"", [])] * len(sentences), [None for _ in sentences])
         line = self._bulk if bulk else self._interactive
         rows = list(range(len(sentences)))
         while rows:
@@ -109,6 +112,7 @@ class Batcher(Generic[ModelT]):
                     due=min(deadline, now + PATIENCE_S),
                     deadline=deadline,
                     words=sentences[row],
+                    ask=ask,
                     job=job,
                     row=row,
                     source=source,
@@ -126,7 +130,7 @@ class Batcher(Generic[ModelT]):
                 self._leave([item for item in items if item.waiting], line)
             # A swap between two batches leaves answers of two models: those of the older ones are done again.
             rows = [row for row, model in enumerate(job.models) if model is not None and model is not job.last]
-        return Answer(job.tags, job.last, job.queue_s, job.compute_s, job.batch_size)
+        return Reply(job.answers, job.last, job.queue_s, job.compute_s, job.batch_size)
 
     def check(self, source: Hashable, deadline: float = math.inf, bulk: bool = False, wait: bool = False) -> None:
         """Raise what `tag` would raise at once, before work is prepared for it in vain."""
@@ -186,8 +190,8 @@ class Batcher(Generic[ModelT]):
         started = self._clock()
         failure = None
         try:
-            outputs, model = await self._run([item.words for item in batch])
-            if [len(tags) for tags in outputs] != [item.tokens for item in batch]:
+            outputs, model = await self._run([item.words for item in batch], [item.ask for item in batch])
+            if [len(answer.tags) for answer in outputs] != [item.tokens for item in batch]:
                 raise RuntimeError(f"{len(outputs)} answers that do not fit their {len(batch)} sentences")
         except Exception as error:  # whatever it is, it may be one sentence's alone
             outputs = []
@@ -203,16 +207,16 @@ class Batcher(Generic[ModelT]):
             self._answer(batch[0], failure, None)
         elif outputs:
             self._tokens_per_s += 0.2 * (sum(item.tokens for item in batch) / max(took, 1e-6) - self._tokens_per_s)
-            for item, tags in zip(batch, outputs, strict=True):
-                self._answer(item, tags, model)
+            for item, answer in zip(batch, outputs, strict=True):
+                self._answer(item, answer, model)
         else:
             half = len(batch) // 2
             await self._compute(batch[:half])
             await self._compute(batch[half:])
 
-    def _answer(self, item: _Sentence[ModelT], tags: list[int] | Failure, model: ModelT | None) -> None:
+    def _answer(self, item: _Sentence[ModelT], answer: Answer | Failure, model: ModelT | None) -> None:
         job = item.job
-        job.tags[item.row], job.models[item.row] = tags, model
+        job.answers[item.row], job.models[item.row] = answer, model
         job.last = job.last if model is None else model
         job.missing -= 1
         if not job.missing and not job.done.done():

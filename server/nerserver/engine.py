@@ -1,6 +1,7 @@
-"""The engine: one thread that owns the device, and the one model that serves."""
+"""The engine: one thread that owns the device, and the one tagger that serves."""
 
 import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -8,10 +9,16 @@ from typing import Self
 
 import torch
 
-from nermodel.checkpoint import Model
-from nerserver.settings import Device
+from nermodel.checkpoint import CheckpointError, Model
+from nermodel.cuda import CudaTagger
+from nermodel.native import NativeError, NativeTagger, is_int8_fast
+from nermodel.tagger import Answer, Ask, Tagger, TorchTagger
+from nerserver.settings import Device, Precision
 
+logger = logging.getLogger(__name__)
 WARM_UP_TOKENS = (1, 2, 8, 32, 128)
+INLINE_TOKENS = 64  # of a batch that the native kernel answers sooner than a thread would begin with it
+INT8_LOSS = 0.001  # of dev F1, that int8 may cost
 
 
 @dataclass(frozen=True)
@@ -41,30 +48,38 @@ class Description:
 
 
 class Engine:
-    """Tags batches one after another with the model that is installed when a batch begins."""
+    """Tags batches one after another with the tagger that is installed when a batch begins."""
 
     def __init__(self, threads: int) -> None:
-        self.model: Model | None = None
+        self.tagger: Tagger | None = None
         self.served: dict[str, Description] = {}  # by version, every model there ever was
+        self.inline_tokens = INLINE_TOKENS
         self._thread = ThreadPoolExecutor(1, "engine", initializer=torch.set_num_threads, initargs=(threads,))
 
-    def install(self, model: Model) -> None:
-        """Serve with this model from the next batch on."""
-        self.served[model.version] = Description.of(model)
-        self.model = model
+    @property
+    def model(self) -> Model | None:
+        """The model that serves."""
+        return None if self.tagger is None else self.tagger.model
 
-    async def tag(self, sentences: Sequence[Sequence[str]]) -> tuple[list[list[int]], Model]:
-        """Tag ids of each sentence as one batch, and the model that gave them all; a model must be installed."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._tag, sentences)
+    def install(self, tagger: Tagger) -> None:
+        """Serve with this tagger from the next batch on."""
+        self.served[tagger.model.version] = Description.of(tagger.model)
+        self.tagger = tagger
+
+    async def tag(self, sentences: Sequence[Sequence[str]], asks: Sequence[Ask]) -> tuple[list[Answer], Model]:
+        """Answer each sentence, all as one batch, and say which model did; a tagger must be installed."""
+        if isinstance(self.tagger, NativeTagger) and sum(map(len, sentences)) <= self.inline_tokens:
+            return self._tag(sentences, asks)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._tag, sentences, asks)
 
     def close(self) -> None:
         """Let the thread end when its batch is done."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _tag(self, sentences: Sequence[Sequence[str]]) -> tuple[list[list[int]], Model]:
-        model = self.model
-        assert model is not None
-        return model.tag(sentences), model
+    def _tag(self, sentences: Sequence[Sequence[str]], asks: Sequence[Ask]) -> tuple[list[Answer], Model]:
+        tagger = self.tagger
+        assert tagger is not None
+        return tagger.tag(sentences, asks), tagger.model
 
 
 def choose_device(name: Device) -> torch.device:
@@ -76,7 +91,62 @@ def choose_device(name: Device) -> torch.device:
     return torch.device(name)
 
 
-def warm_up(model: Model) -> None:
+def check_precision(device: torch.device, precision: Precision) -> None:
+    """ValueError where the device does not compute so."""
+    wrong = {"cuda": "int8", "cpu": "float16"}
+    if precision == wrong[device.type]:
+        raise ValueError(f"precision {precision} is not for the device {device.type}; use auto or float32")
+
+
+def tagger_for(model: Model, threads: int, precision: Precision = "auto") -> Tagger:
+    """The fastest that runs a model on its device, on a CPU with so many threads, and gives its known answers.
+
+    Raises CheckpointError where none does, and ValueError where the precision is not to be had.
+    """
+    if model.device.type == "cuda":
+        tagger: Tagger = CudaTagger(model, "float16" if precision == "float16" else "float32")
+    else:
+        tagger = _cpu_tagger(model, threads, precision)
+    if not _gives_known_answers(tagger):
+        raise CheckpointError(
+            f"{model.version}: run by {tagger.name} it does not give the answers it was published with"
+        )
+    return tagger
+
+
+def _cpu_tagger(model: Model, threads: int, precision: Precision) -> Tagger:
+    try:
+        if precision == "int8" or (precision == "auto" and is_int8_fast() and _int8_loss(model) <= INT8_LOSS):
+            tagger = NativeTagger(model, threads, "int8")
+            if precision == "int8" or _gives_known_answers(tagger):
+                return tagger
+            logger.warning("%s does not give its known answers in int8, so it runs in float32", model.version)
+        return NativeTagger(model, threads, "float32")
+    except NativeError as error:
+        if precision == "int8":
+            raise ValueError(f"precision int8 was asked for, but {error}") from error
+        logger.warning("tagging by plain torch, which is slower: %s", error)
+        return TorchTagger(model)
+
+
+def _int8_loss(model: Model) -> float:
+    """By how much int8 lowers dev F1, if that was measured."""
+    metrics = model.card.metrics
+    return metrics.get("dev_f1", 0.0) - metrics["dev_f1_int8"] if "dev_f1_int8" in metrics else 0.0
+
+
+def _gives_known_answers(tagger: Tagger) -> bool:
+    model = tagger.model
+    sentences = [words for words, _ in model.card.known_answers]
+    answers = tagger.tag(sentences, [None] * len(sentences))
+    return all(
+        tuple(model.tags[tag] for tag in answer.tags) == tags
+        for answer, (_, tags) in zip(answers, model.card.known_answers, strict=True)
+    )
+
+
+def warm_up(tagger: Tagger) -> None:
     """Tag made-up sentences of several lengths, so that no caller pays for first-time work."""
     for tokens in WARM_UP_TOKENS:
-        model.tag([["Word"] * tokens] * 2)
+        for ask in (None, None, 0.0, 0.0):  # a CUDA graph is recorded at the second sight of a shape
+            tagger.tag([["Word"] * tokens] * 2, [ask] * 2)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from watchfiles import awatch
 
-from nermodel.checkpoint import CheckpointError, Model, versions
+from nermodel.checkpoint import CheckpointError, versions
+from nermodel.tagger import Tagger
 
 logger = logging.getLogger(__name__)
 Stamp = tuple[int, int, int]
@@ -28,8 +29,8 @@ class Reloader:
     def __init__(
         self,
         folder: Path,
-        prepare: Callable[[Path], Awaitable[Model]],
-        install: Callable[[Model, Path], Awaitable[None]],
+        prepare: Callable[[Path], Awaitable[Tagger]],
+        install: Callable[[Tagger, Path], Awaitable[None]],
         poll_s: float,
     ) -> None:
         self.reloads = Reloads()
@@ -65,7 +66,7 @@ class Reloader:
             if self._failures.get(path) == (stamp, CheckpointError):
                 continue
             try:
-                model = await self._prepare(path)
+                tagger = await self._prepare(path)
             except Exception as error:  # whatever it is, the one that serves goes on
                 failure = (stamp, type(error))
                 if self._failures.get(path) != failure:
@@ -74,10 +75,10 @@ class Reloader:
                     causes.append(cause_of(path, error))
                 continue
             self._failures.pop(path, None)
-            await self._install(model, path)
+            await self._install(tagger, path)
             self._serving = int(path.stem)
             self.reloads.loaded += 1
-            logger.info("serving %s from %s", model.version, path)
+            logger.info("serving %s from %s, run by %s", tagger.model.version, path, tagger.name)
             break
         return causes
 

@@ -12,14 +12,15 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from nermodel.checkpoint import Model, load, versions
+from nermodel.tagger import Tagger
 from nerserver.address import check_address
 from nerserver.batcher import Batcher
-from nerserver.engine import Engine, choose_device, warm_up
+from nerserver.engine import Engine, check_precision, choose_device, tagger_for, warm_up
 from nerserver.guard import Guard
 from nerserver.policy import Budget
 from nerserver.reload import Reloader, cause_of, log_refused
 from nerserver.service import NAME, Service
-from nerserver.settings import Settings
+from nerserver.settings import Precision, Settings
 
 MAX_REPLY_BYTES = 64 << 20
 KEEPALIVE_MS = 30_000
@@ -39,6 +40,7 @@ class Server:
         """Build it; StartError where the settings do not suit this machine. Needs a running event loop."""
         try:
             self.device = choose_device(settings.device)
+            check_precision(self.device, settings.precision)
             check_address(settings.address, settings.insecure)
         except ValueError as error:
             raise StartError(str(error)) from error
@@ -114,12 +116,12 @@ class Server:
 
     async def _load_file(self, path: Path) -> None:
         try:
-            model = await self._prepare(path)
+            tagger = await self._prepare(path)
         except Exception as error:
             raise StartError(
                 f"{cause_of(path, error)}; give --model a checkpoint or a folder of checkpoints"
             ) from error
-        await self._install(model, path)
+        await self._install(tagger, path)
 
     async def _load_newest(self) -> None:
         folder = self.settings.model
@@ -137,11 +139,14 @@ class Server:
             raise StartError(f"{refused[0]}; {folder} has no other that is good, so give --model another")
         log_refused(refused)
 
-    async def _prepare(self, path: Path) -> Model:
-        return await asyncio.get_running_loop().run_in_executor(self._loader, _prepared, path, self.device)
+    async def _prepare(self, path: Path) -> Tagger:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(
+            self._loader, _prepared, path, self.device, self.threads, self.settings.precision
+        )
 
-    async def _install(self, model: Model, path: Path) -> None:
-        self.engine.install(model)
+    async def _install(self, tagger: Tagger, path: Path) -> None:
+        self.engine.install(tagger)
         self.model_path = path
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
 
@@ -150,10 +155,10 @@ class Server:
             await self._health.set(name, status)
 
 
-def _prepared(path: Path, device: torch.device) -> Model:
-    model = load(path, device)
-    warm_up(model)
-    return model
+def _prepared(path: Path, device: torch.device, threads: int, precision: Precision) -> Tagger:
+    tagger = tagger_for(load(path, device), threads, precision)
+    warm_up(tagger)
+    return tagger
 
 
 def _is_folder(path: Path) -> bool:

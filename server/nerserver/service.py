@@ -14,6 +14,7 @@ import grpc.aio
 
 from ner.v1 import tagger_pb2 as pb
 from nermodel.checkpoint import Model
+from nermodel.tagger import Answer
 from nerserver import wire
 from nerserver.batcher import Batcher
 from nerserver.engine import Engine
@@ -31,7 +32,7 @@ from nerserver.splitting import Split, split_all
 from nerserver.stream import Stream, Window, Work
 
 NAME = pb.DESCRIPTOR.services_by_name["Tagger"].full_name
-ASIDE_TOKENS = 4096  # a response over more than so many is built off the event loop
+ASIDE_ITEMS = 4096  # a response over more than so many tokens and entities is built off the event loop
 WINDOW_REQUESTS = 4  # of the largest size, that a stream's window holds
 
 NO_MODEL = "no model is loaded yet; send again when the server's health is SERVING"
@@ -165,14 +166,14 @@ class Service:
         tokenize_s = time.perf_counter() - began
         sentences = [words for part in parts if isinstance(part, Split) for words in part.sentences]
         timing = pb.Timing(tokenize_us=_us(tokenize_s))
-        tags: Sequence[list[int] | Failure] = ()
+        answers: Sequence[Answer | Failure] = ()
         if sentences:
-            answer = await self._batcher.tag(sentences, source, deadline, request.bulk, wait)
-            tags, model = answer.tags, answer.model or model
-            timing.queue_us, timing.compute_us = _us(answer.queue_s), _us(answer.compute_s)
-            timing.batch_size = answer.batch_size
-        respond = partial(wire.response, request, _results(parts, tags), model.version, model.tags, timing)
-        if sum(map(len, sentences)) <= ASIDE_TOKENS:
+            reply = await self._batcher.tag(sentences, source, deadline, request.bulk, wait, request.ask)
+            answers, model = reply.answers, reply.model or model
+            timing.queue_us, timing.compute_us = _us(reply.queue_s), _us(reply.compute_s)
+            timing.batch_size = reply.batch_size
+        respond = partial(wire.response, request, _results(parts, answers), model.version, timing)
+        if sum(map(_items, answers)) <= ASIDE_ITEMS:
             return respond()
         return await asyncio.get_running_loop().run_in_executor(self._thread, respond)
 
@@ -228,10 +229,10 @@ class Service:
 
 
 def _results(
-    parts: Sequence[Split | InvalidError], tags: Sequence[list[int] | Failure]
+    parts: Sequence[Split | InvalidError], answers: Sequence[Answer | Failure]
 ) -> list[wire.Found | InvalidError | Failure]:
-    """The result of each input, from the tags of all sentences of all inputs."""
-    rest = iter(tags)
+    """The result of each input, from the answers to all sentences of all inputs."""
+    rest = iter(answers)
     results: list[wire.Found | InvalidError | Failure] = []
     for part in parts:
         if isinstance(part, InvalidError):
@@ -239,9 +240,13 @@ def _results(
             continue
         found = [next(rest) for _ in part.sentences]
         failures = [each for each in found if isinstance(each, Failure)]
-        ids = [each for each in found if not isinstance(each, Failure)]
-        results.append(failures[0] if failures else wire.Found(ids, part.offsets))
+        good = [each for each in found if not isinstance(each, Failure)]
+        results.append(failures[0] if failures else wire.Found(good, part.offsets))
     return results
+
+
+def _items(answer: Answer | Failure) -> int:
+    return 0 if isinstance(answer, Failure) else len(answer.tags) + len(answer.entities)
 
 
 def _deadline(context: Context) -> float:

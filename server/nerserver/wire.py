@@ -1,6 +1,6 @@
 """Between the wire's messages and plain objects: what a request asks, checked, and what a reply says."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import accumulate, pairwise
@@ -14,7 +14,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from ner.v1 import tagger_pb2 as pb
-from nermodel.tags import tags_to_spans
+from nermodel.tagger import Answer, Ask, Entity
 from nerserver.engine import Description
 from nerserver.errors import (
     DeadlineError,
@@ -30,6 +30,7 @@ from nerserver.settings import Settings
 from nerserver.splitting import Offsets, Unit, converted
 
 MAX_ID_BYTES = 256
+LEAST_PROBABILITY = 0.001  # below it there are so many spans that one request could fill the memory
 KnownT = TypeVar("KnownT")
 MessageT = TypeVar("MessageT", bound=Message)
 CODES: dict[type[RequestError], grpc.StatusCode] = {
@@ -62,6 +63,7 @@ class Request:
     inputs: list[str | list[str]]  # raw text, or the tokens of one sentence
     unit: Unit
     tags: bool
+    ask: Ask
     bulk: bool
     by_completion: bool
     model: str
@@ -69,9 +71,9 @@ class Request:
 
 @dataclass(frozen=True)
 class Found:
-    """The tags of one input."""
+    """What was found in one input."""
 
-    sentences: Sequence[Sequence[int]]  # tag ids of each token
+    sentences: Sequence[Answer]
     offsets: Sequence[Offsets]  # of every token of raw text, in code points; none over given tokens
 
 
@@ -103,15 +105,12 @@ def read(message: pb.TagRequest, size: int, settings: Settings) -> Request:
     unknown = UnknownFieldSet(options)
     if len(unknown):
         raise NotBuiltError(f"TagOptions has no field {unknown[0].field_number} in this server; leave it unset")
-    if options.HasField("min_probability"):
-        raise NotBuiltError("TagOptions.min_probability is not built in this server; leave it unset")
-    if options.scores:
-        raise NotBuiltError("TagOptions.scores is not built in this server; leave it unset")
     return Request(
         id=message.id,
         inputs=_unpacked(message.packed) if message.HasField("packed") else [_input(each) for each in message.inputs],
         unit=_known(_UNITS, options.offset_unit, "offset_unit"),
         tags=options.tags,
+        ask=_ask(options),
         bulk=_known(_BULK, options.priority, "priority"),
         by_completion=_known(_BY_COMPLETION, options.ordering, "ordering"),
         model=message.model,
@@ -119,18 +118,14 @@ def read(message: pb.TagRequest, size: int, settings: Settings) -> Request:
 
 
 def response(
-    request: Request,
-    results: Sequence[Found | InvalidError | Failure],
-    version: str,
-    table: Sequence[str],
-    timing: pb.Timing,
+    request: Request, results: Sequence[Found | InvalidError | Failure], version: str, timing: pb.Timing
 ) -> pb.TagResponse:
-    """The answer to a request, one result for each of its inputs; `table` is that of the model of this version."""
+    """The answer to a request, one result for each of its inputs, all of this version of the model."""
     message = pb.TagResponse(id=request.id, model_version=version, timing=timing)
     for content, result in zip(request.inputs, results, strict=True):
         outcome = message.outcomes.add()
         if isinstance(result, Found):
-            _fill(outcome.tagged, result, content, request, table)
+            _fill(outcome.tagged, result, content, request)
         else:
             outcome.error.CopyFrom(_status(result))
     return message
@@ -191,35 +186,47 @@ def _unpacked(packed: pb.PackedSentences) -> list[str | list[str]]:
     return [tokens[start:end] for start, end in pairwise(ends)]
 
 
+def _ask(options: pb.TagOptions) -> Ask:
+    if not options.HasField("min_probability"):
+        return 0 if options.scores else None
+    least = options.min_probability
+    if not LEAST_PROBABILITY <= least <= 1:
+        raise InvalidError(f"TagOptions.min_probability is {least:g}; send one from {LEAST_PROBABILITY} to 1")
+    return least
+
+
 def _known(table: Mapping[int, KnownT], value: int, option: str) -> KnownT:
     if value not in table:
         raise NotBuiltError(f"TagOptions.{option} = {value} is not built in this server; it knows {sorted(table)}")
     return table[value]
 
 
-def _fill(tagged: pb.Tagged, found: Found, content: str | list[str], request: Request, table: Sequence[str]) -> None:
+def _fill(tagged: pb.Tagged, found: Found, content: str | list[str], request: Request) -> None:
     tagged.SetInParent()
-    spans: list[Offsets] = []
-    labels: list[str] = []
-    first = 0  # token of the sentence
-    for ids in found.sentences:
-        if any(ids):  # 0 is O
-            for start, end, label in tags_to_spans(table[tag] for tag in ids):
-                spans.append((first + start, first + end))
-                labels.append(label)
-        first += len(ids)
     if request.tags:
-        tagged.tags.ids = b"".join(map(bytes, found.sentences))
+        tagged.tags.ids = b"".join(answer.tags for answer in found.sentences)
+    entities = list(_entities(found.sentences))
+    offsets: dict[int, Offsets] = {}  # by token; none over given tokens
     if isinstance(content, str):
-        offsets = found.offsets
-        spans = [(offsets[start][0], offsets[end - 1][1]) for start, end in spans]
-        spans = list(converted(spans, content, request.unit))
+        used = {token for start, end, *_ in entities for token in (start, end - 1)}
+        tokens = range(len(found.offsets)) if request.tags else sorted(used)
+        places = converted([found.offsets[token] for token in tokens], content, request.unit)
+        offsets = dict(zip(tokens, places, strict=True))
         if request.tags:
-            tokens = converted(offsets, content, request.unit)
-            tagged.tags.starts.extend(start for start, _ in tokens)
-            tagged.tags.ends.extend(end for _, end in tokens)
-    for (start, end), label in zip(spans, labels, strict=True):
-        tagged.entities.add(start=start, end=end, label=label)
+            tagged.tags.starts.extend(start for start, _ in places)
+            tagged.tags.ends.extend(end for _, end in places)
+    for start, end, label, score in entities:
+        first, last = (offsets[start][0], offsets[end - 1][1]) if offsets else (start, end)
+        tagged.entities.add(start=first, end=last, label=label, score=score)
+
+
+def _entities(sentences: Sequence[Answer]) -> Iterator[Entity]:
+    """The entities of one input, over all its tokens."""
+    first = 0  # token of the sentence
+    for answer in sentences:
+        for start, end, label, score in answer.entities:
+            yield Entity(first + start, first + end, label, score)
+        first += len(answer.tags)
 
 
 def _status(error: RequestError | Failure) -> status_pb2.Status:

@@ -185,7 +185,11 @@ class Tagger:
             if name.startswith("B-"):
                 end = next((j for j in range(i + 1, len(tags)) if not tags[j].startswith("I-")), len(tags))
                 entity = tagged.entities.add(start=starts[i], end=ends[end - 1], label=name[2:])
-                if options.scores:
+                if options.HasField("min_probability"):
+                    entity.score = 0.5
+                    if options.min_probability <= 0.25:
+                        tagged.entities.add(start=starts[i], end=ends[end - 1], label="MISC", score=0.25)
+                elif options.scores:
                     entity.score = 0.5
         if options.tags:
             tagged.tags.ids = bytes(map(self.table.index, tags))

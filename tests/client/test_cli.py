@@ -54,6 +54,20 @@ async def test_jsonl_of_tokens(nerclient: Command) -> None:
     }
 
 
+async def test_names_that_may_overlap(nerclient: Command) -> None:
+    """--min-probability writes every name that is so probable, with scores; no other format can show them."""
+    run = await nerclient("tag", "-", "--min-probability", "0.1", "-f", "jsonl", stdin=b"so Ada")
+    assert json.loads(run.out)["entities"] == [
+        {"start": 3, "end": 6, "label": "ORG", "text": "Ada", "score": 0.5},
+        {"start": 3, "end": 6, "label": "MISC", "text": "Ada", "score": 0.25},
+    ]
+    for arguments in (["--min-probability", "0.1"], ["--min-probability", "0", "-f", "jsonl"]):
+        refused = await nerclient("tag", "-", *arguments)
+        assert (refused.code, refused.out) == (2, "")
+        assert "--min-probability" in refused.err
+        assert refused.err.count("\n") == 1
+
+
 async def test_conll_from_text(nerclient: Command) -> None:
     """Each token stands with its tag on a line, and a blank line follows each document."""
     run = await nerclient("tag", "-", "--format", "conll", stdin=b"so Ada Byron\n\nhi\n")

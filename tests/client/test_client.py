@@ -81,6 +81,24 @@ async def test_tokens_tags_and_scores(client: Client) -> None:
     )
 
 
+async def test_entities_of_a_least_probability(client: Client) -> None:
+    """All that are so probable come with their scores, also where they overlap, in one call and on a stream."""
+    expected = (Entity(0, 3, "ORG", "Ada", 0.5), Entity(0, 3, "MISC", "Ada", 0.25))
+    assert (await client.tag("Ada", min_probability=0.25)).entities == expected
+    assert [result.entities async for result in client.stream(["Ada"], min_probability=0.25)] == [expected]
+    assert (await client.tag("Ada", min_probability=0.3)).entities == expected[:1]
+
+
+@pytest.mark.parametrize("least", [0, 0.0001, 1.5, -1, float("nan")])
+async def test_a_senseless_probability(client: Client, server: Server, least: float) -> None:
+    """A least probability that no server takes is refused before anything is sent."""
+    with pytest.raises(ValueError, match=r"min_probability is .*, expected one from 0\.001 to 1"):
+        await client.tag("Ada", min_probability=least)
+    with pytest.raises(ValueError, match="min_probability"):
+        await anext(client.stream(["Ada"], min_probability=least))
+    assert server.tagger.model_calls == server.tagger.requests == []
+
+
 async def test_many_inputs_are_split_by_the_limits(client: Client, server: Server) -> None:
     """Requests keep to max_inputs and max_request_bytes, and the results keep their order."""
     inputs = [f"Name{i}" if i % 10 else "x" * 40_000 for i in range(300)]
@@ -362,6 +380,9 @@ async def test_the_blocking_client_does_the_same(server: Server) -> None:
         with SyncClient(server.address) as client:
             assert client.tag("Ada").entities[0].text == "Ada"
             assert [result.error for result in client.tag(["Ada", ["Ada"]])] == [None, None]
+            [streamed] = client.stream(["Ada"], min_probability=0.2)
+            assert client.tag("Ada", min_probability=0.2) == streamed
+            assert [entity.score for entity in streamed.entities] == [0.5, 0.25]
             results = []
             for result in client.stream(source()):
                 results.append(result.input)

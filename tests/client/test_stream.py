@@ -57,9 +57,12 @@ async def test_an_async_source_is_answered_before_it_gives_more(client: Client) 
             await answered.wait()
             answered.clear()
 
+    count = 0
     async with asyncio.timeout(10):
         async for _ in client.stream(source()):
+            count += 1
             answered.set()
+    assert count == 5
 
 
 async def test_a_blocking_source_is_answered_before_it_gives_more(client: Client) -> None:

@@ -10,10 +10,9 @@ from typing import Any
 
 import grpc.aio
 import pytest
-from tests.conftest import MakeModel
+from tests.conftest import MakeModel, publish
 
 from ner.v1 import tagger_pb2_grpc
-from nermodel.checkpoint import publish
 from nerserver.server import Server
 from nerserver.settings import Settings
 
@@ -46,10 +45,13 @@ class Running:
     def engine_held(self) -> Iterator[None]:
         """Keep the engine's thread busy until the end of the context."""
         release = threading.Event()
-        self.server.engine._thread.submit(release.wait)
+        engine = self.server.engine
+        engine._thread.submit(release.wait)
+        engine.inline_tokens, inline_tokens = 0, engine.inline_tokens
         try:
             yield
         finally:
+            engine.inline_tokens = inline_tokens
             release.set()
 
 
@@ -71,7 +73,15 @@ def serve(folder: Path) -> Callable[..., AbstractAsyncContextManager[Running]]:
 
     @asynccontextmanager
     async def run(**settings: Any) -> AsyncIterator[Running]:
-        basis = Settings(model=folder, address="127.0.0.1:0", device="cpu", threads=1, drain_s=5, reload_poll_s=0.1)
+        basis = Settings(
+            model=folder,
+            address="127.0.0.1:0",
+            device="cpu",
+            precision="float32",  # near ties of random weights fall as in the reference
+            threads=1,
+            drain_s=5,
+            reload_poll_s=0.1,
+        )
         server = Server(replace(basis, **settings))
         await server.startup()
         try:

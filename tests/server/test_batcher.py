@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nerserver.batcher import BULK_EVERY, Batcher
+from nermodel.tagger import Answer, Ask, Entity
+from nerserver.batcher import BULK_EVERY, Batcher, Reply
 from nerserver.errors import DeadlineError, Failure, QueueFullError
 from nerserver.policy import Budget
 
@@ -18,7 +19,10 @@ Sentences = Sequence[Sequence[str]]
 
 
 class FakeEngine:
-    """Tags each word with its length and fails batches that hold the word "poison"; waits while its gate is closed."""
+    """Tags each word with its length and fails batches that hold the word "poison"; waits while its gate is closed.
+
+    The score of its one entity is what was asked of the sentence.
+    """
 
     def __init__(self) -> None:
         self.model = "en/000001"
@@ -27,7 +31,7 @@ class FakeEngine:
         self.gate.set()
         self.after: Callable[[], None] = lambda: None
 
-    async def run(self, sentences: Sentences) -> tuple[list[list[int]], str]:
+    async def run(self, sentences: Sentences, asks: Sequence[Ask]) -> tuple[list[Answer], str]:
         self.batches.append([list(words) for words in sentences])
         model = self.model
         await self.gate.wait()
@@ -36,11 +40,22 @@ class FakeEngine:
         for words in sentences:
             if "poison" in words:
                 raise RuntimeError(f"cannot do {words}")
-        return expected(sentences), model
+        return answers_to(sentences, asks), model
+
+
+def answers_to(sentences: Sentences, asks: Sequence[Ask]) -> list[Answer]:
+    return [
+        Answer(bytes(map(len, words)), [Entity(0, 1, "X", ask)]) for words, ask in zip(sentences, asks, strict=True)
+    ]
 
 
 def expected(sentences: Sentences) -> list[list[int]]:
     return [[len(word) for word in words] for words in sentences]
+
+
+def tags(reply: Reply[str]) -> list[list[int] | None]:
+    """The tags of each sentence; None of one that failed."""
+    return [None if isinstance(answer, Failure) else list(answer.tags) for answer in reply.answers]
 
 
 class Clock:
@@ -81,7 +96,7 @@ async def test_a_lone_sentence_goes_at_once() -> None:
     batcher = batcher_of(engine)
     async with running(batcher):
         answer = await batcher.tag([["a", "bc"]], "s")
-    assert answer.tags == [[1, 2]]
+    assert tags(answer) == [[1, 2]]
     assert answer.model == "en/000001"
     assert answer.batch_size == 1
 
@@ -100,6 +115,22 @@ async def test_what_waits_goes_together() -> None:
     assert len(engine.batches) <= 2
 
 
+async def test_each_is_answered_what_it_asked() -> None:
+    """Sentences that ask for different things share a batch, and each answer is the one to its own question."""
+    engine = FakeEngine()
+    batcher = batcher_of(engine)
+    asks: list[Ask] = [None, 0, 0.5, 0.25]
+    async with running(batcher):
+        engine.gate.clear()
+        calls = [asyncio.create_task(batcher.tag([["a"]] * 2, number, ask=ask)) for number, ask in enumerate(asks)]
+        await settle()
+        engine.gate.set()
+        replies = await asyncio.gather(*calls)
+    assert max(map(len, engine.batches)) > 2
+    for ask, reply in zip(asks, replies, strict=True):
+        assert reply.answers == [Answer(b"\1", [Entity(0, 1, "X", ask)])] * 2
+
+
 some_sentences = st.lists(st.lists(st.sampled_from(["a", "bc", "def"]), min_size=1, max_size=9), max_size=30)
 
 
@@ -114,7 +145,7 @@ def test_any_budget_gives_the_same_answers(sentences: list[list[str]], tokens: i
         async with running(batcher):
             halves = sentences[::2], sentences[1::2]
             answers = await asyncio.gather(*(batcher.tag(half, row, bulk=bool(row)) for row, half in enumerate(halves)))
-        assert [answer.tags for answer in answers] == [expected(half) for half in halves]
+        assert [tags(answer) for answer in answers] == [expected(half) for half in halves]
         return engine
 
     engine = asyncio.run(tag())
@@ -134,9 +165,10 @@ async def test_poison_is_found_alone(caplog: pytest.LogCaptureFixture) -> None:
             await settle()
             engine.gate.set()
             for n, call in enumerate(healthy, 1):
-                assert (await call).tags == [[1] * n, [1]]
-            first, failure = (await sick).tags
-    assert first == [2]
+                assert tags(await call) == [[1] * n, [1]]
+            reply = await sick
+    _, failure = reply.answers
+    assert tags(reply) == [[2], None]
     assert isinstance(failure, Failure)
     assert failure.error_id in caplog.text
     assert "RuntimeError" in caplog.text
@@ -148,13 +180,13 @@ async def test_poison_is_found_alone(caplog: pytest.LogCaptureFixture) -> None:
 async def test_miscounted_outputs_answer_nobody() -> None:
     """An engine that returns too few answers is never believed."""
 
-    async def run(sentences: Sentences) -> tuple[list[list[int]], str]:
-        return expected(sentences)[1:], "en/000001"
+    async def run(sentences: Sentences, asks: Sequence[Ask]) -> tuple[list[Answer], str]:
+        return answers_to(sentences, asks)[1:], "en/000001"
 
     batcher: Batcher[str] = Batcher(run, Budget(100, 10), 100)
     async with running(batcher):
         answer = await batcher.tag([["a"], ["b"]], "s")
-    assert all(isinstance(tags, Failure) for tags in answer.tags)
+    assert tags(answer) == [None, None]
     assert answer.model is None
 
 
@@ -171,8 +203,8 @@ async def test_a_cancelled_caller_hurts_nobody() -> None:
         await settle()
         engine.gate.set()
         for number in (1, 2, 4):
-            assert (await calls[number]).tags == [[5]]
-        assert (await batcher.tag([["later"]], "later")).tags == [[5]]
+            assert tags(await calls[number]) == [[5]]
+        assert tags(await batcher.tag([["later"]], "later")) == [[5]]
     computed = {words[0] for batch in engine.batches for words in batch}
     assert not computed & {"word3", "word5"}
 
@@ -224,7 +256,7 @@ async def test_full_queue() -> None:
     order: list[int] = []
 
     async def wait_and_tag(number: int) -> None:
-        assert (await batcher.tag([["x"] * 4], "s", wait=True)).tags == [[1] * 4]
+        assert tags(await batcher.tag([["x"] * 4], "s", wait=True)) == [[1] * 4]
         order.append(number)
 
     async with running(batcher):
@@ -274,6 +306,7 @@ async def test_bulk_work_does_not_fill_the_interactive_queue() -> None:
         await settle()
         calls.append(asyncio.create_task(batcher.tag([["x"]], "s")))
         await settle()
+        assert not any(call.done() for call in calls)  # a refusal would be
         engine.gate.set()
         await asyncio.gather(*calls)
 
@@ -322,7 +355,7 @@ async def test_one_answer_one_model() -> None:
     engine.after = swap
     async with running(batcher):
         answer = await batcher.tag([["a"], ["bb"], ["ccc"]], "s")
-    assert answer.tags == [[1], [2], [3]]
+    assert tags(answer) == [[1], [2], [3]]
     assert answer.model == "en/000004"
     assert len(engine.batches) > 3
 
@@ -380,15 +413,15 @@ async def test_long_bulk_is_not_starved_by_short_bulk() -> None:
 async def test_a_batch_that_works_in_halves_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
     """A batch that fails only as a whole is answered, and leaves one warning without its text."""
 
-    async def run(sentences: Sentences) -> tuple[list[list[int]], str]:
+    async def run(sentences: Sentences, asks: Sequence[Ask]) -> tuple[list[Answer], str]:
         if len(sentences) > 1:
             raise MemoryError(f"no memory for {sentences}")
-        return expected(sentences), "en/000001"
+        return answers_to(sentences, asks), "en/000001"
 
     batcher: Batcher[str] = Batcher(run, Budget(100, 10), 100)
     async with running(batcher):
         answer = await batcher.tag([["private"], ["words"]], "s")
-    assert answer.tags == [[7], [5]]
+    assert tags(answer) == [[7], [5]]
     (record,) = [each for each in caplog.records if each.name == "nerserver.batcher"]
     assert record.levelname == "WARNING"
     assert "2 sentences failed with MemoryError" in record.message

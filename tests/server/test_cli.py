@@ -23,8 +23,9 @@ from nerserver.settings import Settings
 MAIN = "from nerserver.cli import main; main()"
 HUNG = """
 import threading
-from nerserver.engine import Engine
-Engine._tag = lambda *_: print("hung", flush=True) or threading.Event().wait()
+from nerserver import engine
+engine.INLINE_TOKENS = 0
+engine.Engine._tag = lambda *_: print("hung", flush=True) or threading.Event().wait()
 """
 REQUEST = pb.TagRequest(inputs=[pb.Input(text="Ada")])
 

@@ -13,7 +13,8 @@ import torch
 from watchfiles._rust_notify import WatchfilesRustInternalError
 
 from ner.v1 import tagger_pb2 as pb
-from nermodel.checkpoint import Model, load
+from nermodel.checkpoint import load
+from nermodel.tagger import Tagger, TorchTagger
 from nerserver.reload import Reloader
 
 CPU = torch.device("cpu")
@@ -27,11 +28,11 @@ class Serving:
         self.models: list[str] = []
         self.reloader = Reloader(folder, self.prepare, self.install, poll_s=0.05)
 
-    async def prepare(self, path: Path) -> Model:
-        return load(path, CPU)
+    async def prepare(self, path: Path) -> Tagger:
+        return TorchTagger(load(path, CPU))
 
-    async def install(self, model: Model, path: Path) -> None:
-        self.models.append(model.version)
+    async def install(self, tagger: Tagger, path: Path) -> None:
+        self.models.append(tagger.model.version)
 
 
 @pytest.fixture
@@ -102,10 +103,10 @@ async def test_a_failure_to_prepare_is_tried_again(serving: Serving) -> None:
     """What goes wrong beside a checkpoint, such as no memory left, is named once and tried again at every check."""
     failures: list[Exception] = [MemoryError("no\nmemory"), MemoryError("less"), OSError(5, "Input/output error")]
 
-    async def prepare(path: Path) -> Model:
+    async def prepare(path: Path) -> Tagger:
         if failures:
             raise failures.pop(0)
-        return load(path, CPU)
+        return TorchTagger(load(path, CPU))
 
     serving.reloader._prepare = prepare
     causes = [await serving.reloader.check() for _ in range(4)]

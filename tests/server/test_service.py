@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from hypothesis import strategies as st
 
 from ner.v1 import tagger_pb2 as pb
 from nermodel.checkpoint import Model, load
+from nermodel.tagger import Ask, Entity, TorchTagger
 from nermodel.tags import tags_to_spans
 from nermodel.text import split_sentences, tokenize
+from nermodel.windows import WINDOW_TOKENS
 
 TEXT = "Ada met Babbage in London.\n\nAcme Inc. of the French 😀 city é, met\u200b Ada\0!"
 Spans = list[tuple[int, int, str]]
@@ -154,6 +157,91 @@ async def test_packed(serve: Any) -> None:
     assert one.outcomes == other.outcomes
 
 
+@pytest.mark.parametrize(
+    ("options", "ask"),
+    [
+        (pb.TagOptions(), None),
+        (pb.TagOptions(scores=True), 0),
+        (pb.TagOptions(min_probability=0.25), 0.25),
+        (pb.TagOptions(scores=True, min_probability=0.25, tags=True), 0.25),
+    ],
+)
+async def test_scores(serve: Any, model: Model, options: pb.TagOptions, ask: Ask) -> None:
+    """Tag and StreamTag answer what the tagger does: entities with or without scores, or all that are so probable."""
+    request = tokens(*ODD_SENTENCES, options=options)
+    answers = TorchTagger(model).tag(ODD_SENTENCES, [ask] * len(ODD_SENTENCES))
+    async with serve() as running:
+        unary = await running.stub.Tag(request)
+        (streamed,) = [answer async for answer in running.stub.StreamTag(iter([request]))]
+    for response in (unary, streamed):
+        found = [list(map(scored, outcome.tagged.entities)) for outcome in response.outcomes]
+        assert sum(map(len, found)) >= 5
+        for entities_, answer in zip(found, answers, strict=True):
+            assert [entity[:3] for entity in entities_] == [entity[:3] for entity in answer.entities]
+            expected_scores = [entity.score for entity in answer.entities]
+            assert [entity.score for entity in entities_] == pytest.approx(expected_scores, abs=1e-5)
+
+
+@pytest.mark.parametrize("unit", [pb.OFFSET_UNIT_CODE_POINT, pb.OFFSET_UNIT_UTF8_BYTE, pb.OFFSET_UNIT_UTF16_UNIT])
+async def test_overlapping_entities_of_text(serve: Any, model: Model, unit: Any) -> None:
+    """Entities that overlap have their offsets in any unit, and the tags are those of the best path."""
+    options = pb.TagOptions(min_probability=0.01, tags=True, offset_unit=unit)
+    expected_ = []
+    for start, end in split_sentences(TEXT):
+        offsets = [(start + a, start + b) for a, b in tokenize(TEXT[start:end])]
+        (answer,) = TorchTagger(model).tag([[TEXT[a:b] for a, b in offsets]], [0.01])
+        expected_ += [(TEXT[offsets[a][0] : offsets[b - 1][1]], label) for a, b, label, _ in answer.entities]
+    async with serve() as running:
+        ((outcome,), (plain,)) = [
+            (await running.stub.Tag(texts(TEXT, options=each))).outcomes
+            for each in (options, pb.TagOptions(tags=True, offset_unit=unit))
+        ]
+    encoding, width = {1: ("utf-32-le", 4), 2: ("utf-8", 1), 3: ("utf-16-le", 2)}[unit]
+    data = TEXT.encode(encoding)
+    found = [
+        (data[width * each.start : width * each.end].decode(encoding), each.label) for each in outcome.tagged.entities
+    ]
+    assert found == expected_
+    spans = [(each.start, each.end) for each in outcome.tagged.entities]
+    assert spans == sorted(spans)
+    assert any(one[1] > other[0] for one, other in pairwise(spans))
+    assert outcome.tagged.tags == plain.tagged.tags
+
+
+async def test_questions_do_not_mix(serve: Any, model: Model) -> None:
+    """In one stream, where requests are batched together, each is answered what it asked."""
+    sentences = [words for words in ODD_SENTENCES if words]
+    asked = [None, 0.0, 0.3] * 10
+    requests = [
+        tokens(*sentences, options=pb.TagOptions(scores=ask == 0, min_probability=ask or None)) for ask in asked
+    ]
+    async with serve() as running:
+        answers = [answer async for answer in running.stub.StreamTag(iter(requests))]
+    for ask, answer in zip(asked, answers, strict=True):
+        found = [scored(entity) for outcome in answer.outcomes for entity in outcome.tagged.entities]
+        assert found
+        assert {entity.score is None for entity in found} == {ask is None}
+        assert all(entity.score is None or entity.score >= (ask or 0) for entity in found)
+        counts = [len(answer.entities) for answer in TorchTagger(model).tag(sentences, [ask] * len(sentences))]
+        assert [len(outcome.tagged.entities) for outcome in answer.outcomes] == counts
+
+
+async def test_a_sentence_longer_than_a_window(serve: Any, model: Model) -> None:
+    """A sentence of any length is answered whole where max_sentence_tokens lets it in."""
+    words = ["Ada", "met", "Acme", "of", "the", "London"] * (WINDOW_TOKENS // 2)
+    (answer,) = TorchTagger(model).tag([words], [0])
+    async with serve(max_sentence_tokens=len(words)) as running:
+        options = pb.TagOptions(tags=True, scores=True)
+        (outcome,) = (await running.stub.Tag(tokens(words, options=options))).outcomes
+    assert outcome.tagged.tags.ids == answer.tags
+    assert len(outcome.tagged.entities) == len(answer.entities) > 1000
+
+
+def scored(entity: pb.Entity) -> Entity:
+    """An entity as the tagger's."""
+    return Entity(entity.start, entity.end, entity.label, entity.score if entity.HasField("score") else None)
+
+
 async def test_empty_request(serve: Any) -> None:
     """A request for nothing is answered with nothing."""
     async with serve() as running:
@@ -180,7 +268,16 @@ async def test_input_beyond_a_limit(serve: Any, model: Model) -> None:
     [
         (pb.TagRequest(id="x" * 257), grpc.StatusCode.INVALID_ARGUMENT, "id has 257 bytes"),
         (texts("a", model="de"), grpc.StatusCode.INVALID_ARGUMENT, "send 'en' or leave it empty"),
-        (texts("a", options=pb.TagOptions(scores=True)), grpc.StatusCode.UNIMPLEMENTED, "TagOptions.scores"),
+        (
+            texts("a", options=pb.TagOptions(min_probability=2)),
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "TagOptions.min_probability is 2; send one from 0.001 to 1",
+        ),
+        (
+            texts("a", options=pb.TagOptions.FromString(b"\x30\x07")),
+            grpc.StatusCode.UNIMPLEMENTED,
+            "TagOptions.ordering = 7",
+        ),
         (b"\xff\xff", grpc.StatusCode.INVALID_ARGUMENT, "not a ner.v1.TagRequest"),
     ],
 )
@@ -313,9 +410,9 @@ async def test_deadline(serve: Any, until: Any) -> None:
     async with serve() as running:
         tag = running.server.engine._tag
 
-        def noted(sentences: list[list[str]]) -> Any:
+        def noted(sentences: list[list[str]], asks: list[Ask]) -> Any:
             computed.extend(word for words in sentences for word in words)
-            return tag(sentences)
+            return tag(sentences, asks)
 
         running.server.engine._tag = noted
         with running.engine_held():
@@ -353,11 +450,11 @@ async def test_poison(serve: Any, caplog: pytest.LogCaptureFixture) -> None:
         async with serve() as running:
             tag = running.server.engine._tag
 
-            def poisoned(sentences: list[list[str]]) -> Any:
+            def poisoned(sentences: list[list[str]], asks: list[Ask]) -> Any:
                 for words in sentences:
                     if "arsenic" in words:
                         raise KeyError(*words)
-                return tag(sentences)
+                return tag(sentences, asks)
 
             running.server.engine._tag = poisoned
             answer = await running.stub.Tag(texts("Ada met Acme.", "Some arsenic here.", "London"))

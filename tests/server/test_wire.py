@@ -1,17 +1,18 @@
 """What requests are refused for, and what responses say."""
 
+import math
 import tracemalloc
 
 import pytest
 
 from ner.v1 import tagger_pb2 as pb
+from nermodel.tagger import Answer, Ask, Entity
 from nerserver.errors import Failure, InvalidError, NotBuiltError, QueueFullError
 from nerserver.settings import Settings
 from nerserver.splitting import Unit
 from nerserver.wire import Found, Request, decode, details, read, response
 
 SETTINGS = Settings(max_inputs=3, max_request_bytes=1000)
-TABLE = ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
 
 
 def parse(message: pb.TagRequest) -> Request:
@@ -62,9 +63,6 @@ def test_invalid(message: pb.TagRequest, said: str) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (pb.TagOptions(scores=True), "TagOptions.scores is not built"),
-        (pb.TagOptions(min_probability=0.5), "TagOptions.min_probability is not built"),
-        (pb.TagOptions(min_probability=0.0), "TagOptions.min_probability is not built"),
         (
             pb.TagOptions.FromString(b"\x08\x07"),
             r"offset_unit = 7 is not built in this server; it knows \[0, 1",
@@ -96,7 +94,9 @@ def test_inputs() -> None:
     """Text is a string, tokens are a list, and unset content is empty text."""
     tokens = pb.Input(tokens=pb.Tokens(tokens=["a", "", "b c"]))
     message = pb.TagRequest(id="x", inputs=[pb.Input(text="a b"), tokens, pb.Input()], model="en")
-    assert parse(message) == Request("x", ["a b", ["a", "", "b c"], ""], Unit.CODE_POINT, False, False, False, "en")
+    assert parse(message) == Request(
+        "x", ["a b", ["a", "", "b c"], ""], Unit.CODE_POINT, False, None, False, False, "en"
+    )
 
 
 @pytest.mark.parametrize(
@@ -119,27 +119,60 @@ def test_options() -> None:
     options = pb.TagOptions(
         offset_unit=pb.OFFSET_UNIT_UTF16_UNIT, tags=True, priority=pb.PRIORITY_BULK, ordering=pb.ORDERING_COMPLETION
     )
-    assert parse(with_options(options)) == Request("", ["a"], Unit.UTF16_UNIT, True, True, True, "")
+    assert parse(with_options(options)) == Request("", ["a"], Unit.UTF16_UNIT, True, None, True, True, "")
+
+
+@pytest.mark.parametrize(
+    ("options", "ask"),
+    [
+        (pb.TagOptions(), None),
+        (pb.TagOptions(scores=True), 0),
+        (pb.TagOptions(min_probability=1.0), 1.0),
+        (pb.TagOptions(min_probability=0.5, scores=True), 0.5),
+        (pb.TagOptions(min_probability=0.001), pytest.approx(0.001)),
+    ],
+)
+def test_ask(options: pb.TagOptions, ask: Ask) -> None:
+    """What is asked of the tagger: nothing more, scores, or every entity that is so probable."""
+    assert parse(with_options(options)).ask == ask
+
+
+@pytest.mark.parametrize("least", [0.0, 0.0009, -0.5, 1.01, math.inf, math.nan])
+def test_senseless_probability(least: float) -> None:
+    """A least probability that is none, or that nearly every span has, is refused with those that are not."""
+    with pytest.raises(InvalidError, match=r"^TagOptions.min_probability is \S+; send one from 0.001 to 1$"):
+        parse(with_options(pb.TagOptions(min_probability=least)))
 
 
 def test_response() -> None:
     """Each input has its outcome: entities and tags, or an error of its own."""
     text = "é Rome New York"
-    request = Request("7", [text, ["a", "b"], "", "long", "sick"], Unit.UTF8_BYTE, True, False, False, "")
+    request = Request("7", [text, ["a", "b"], "", "long", "sick"], Unit.UTF8_BYTE, True, 0.5, False, False, "")
     results: list[Found | InvalidError | Failure] = [
-        Found([[0, 1], [1, 2]], [(0, 1), (2, 6), (7, 10), (11, 15)]),
-        Found([[3, 4]], []),
+        Found(
+            [
+                Answer(b"\0\1", [Entity(1, 2, "LOC", 0.5)]),
+                Answer(b"\1\2", [Entity(0, 1, "LOC", 0.75), Entity(0, 2, "LOC", 0.25)]),
+            ],
+            [(0, 1), (2, 6), (7, 10), (11, 15)],
+        ),
+        Found([Answer(b"", []), Answer(b"\3\4", [Entity(0, 2, "PER", None)])], []),
         Found([], []),
         InvalidError("too long"),
         Failure("abc"),
     ]
-    message = response(request, results, "en/000001", TABLE, pb.Timing(queue_us=5))
+    message = response(request, results, "en/000001", pb.Timing(queue_us=5))
     assert (message.id, message.model_version, message.timing.queue_us) == ("7", "en/000001", 5)
     first, second, empty, long, sick = message.outcomes
-    assert [text.encode()[each.start : each.end].decode() for each in first.tagged.entities] == ["Rome", "New York"]
-    assert [each.label for each in first.tagged.entities] == ["LOC", "LOC"]
+    assert [text.encode()[each.start : each.end].decode() for each in first.tagged.entities] == [
+        "Rome",
+        "New",
+        "New York",
+    ]
+    assert [each.label for each in first.tagged.entities] == ["LOC", "LOC", "LOC"]
+    assert [each.score for each in first.tagged.entities] == [0.5, 0.75, 0.25]
     assert first.tagged.tags == pb.Tags(ids=b"\0\1\1\2", starts=[0, 3, 8, 12], ends=[2, 7, 11, 16])
-    assert [(each.start, each.end, each.label) for each in second.tagged.entities] == [(0, 2, "PER")]
+    assert list(second.tagged.entities) == [pb.Entity(start=0, end=2, label="PER")]
     assert second.tagged.tags == pb.Tags(ids=b"\3\4")
     assert empty.WhichOneof("result") == "tagged"
     assert (long.error.code, long.error.message) == (3, "too long")
