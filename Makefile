@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 MODEL ?= models/en
 ADDRESS ?= 127.0.0.1:50051
-EMBEDDED := model/nermodel/en/000002.safetensors
+EMBEDDED := model/nermodel/en/000003.safetensors
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow train serve bench bench-training reproduce-conll default-model proto lint type check clean
+.PHONY: help demo test test-slow train serve bench bench-gpu bench-training bench-peers reproduce-conll default-model proto lint type check clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,8 +41,14 @@ serve: $(VENV)/installed ## Serve the newest checkpoint of MODEL on ADDRESS, at 
 bench-training: $(VENV)/installed ## Measure training against the plain loop: DATA=train.conll
 	$(BIN)/python tests/bench/training.py $(DATA)
 
+bench-gpu: $(VENV)/installed ## Measure the tagger on a CUDA device against plain torch on the same one
+	$(BIN)/python -m tests.bench.gpu
+
 bench: $(VENV)/installed ## Measure the server over gRPC on this machine
 	$(BIN)/python tests/bench/throughput.py
+
+bench-peers: $(VENV)/installed ## Measure other servers of the same model, and spaCy, beside ours: PEERS=mosec,litserve
+	$(BIN)/python -m tests.bench.peers --torch-index "$(TORCH_INDEX)" --peers "$(PEERS)"
 
 reproduce-conll: $(VENV)/installed ## Train on CoNLL-2003, five seeds and ablations: DATA=corpora VECTORS=glove.6B.100d.txt
 	trainer/reproduce-conll.sh $(BIN) "$(DATA)" "$(VECTORS)"

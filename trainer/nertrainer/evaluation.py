@@ -4,15 +4,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
+import torch
 from seqeval.metrics import classification_report
 from seqeval.scheme import IOB2
 
 from nermodel.checkpoint import Model
+from nermodel.native import NativeError, NativeTagger
 from nermodel.tags import Scheme, Span, spans_to_tags, tags_to_spans
 from nertrainer.batches import by_length
 from nertrainer.corpus import Sentence, annotated_labels
 
 BATCH_TOKENS = 4096
+BATCH_SENTENCES = 128  # of the native kernel, which computes no padding
 SCHEME: Scheme = "BIO"  # what gold and predicted spans are written in to be scored
 
 
@@ -43,6 +46,22 @@ class Evaluation:
 def evaluate(model: Model, sentences: Sequence[Sentence]) -> Evaluation:
     """Tag the sentences and compare with their spans."""
     return evaluate_spans(sentences, predict(model, sentences))
+
+
+def f1_in_int8(model: Model, sentences: Sequence[Sentence]) -> float | None:
+    """F1 of the model as a server may run it on a CPU (see nermodel.native); None where that kernel is not built."""
+    try:
+        tagger = NativeTagger(model, torch.get_num_threads(), "int8")
+    except NativeError:
+        return None
+    words = [sentence.words for sentence in sentences]
+    spans = [
+        [Span(entity.start, entity.end, entity.label) for entity in answer.entities]
+        for start in range(0, len(words), BATCH_SENTENCES)
+        for batch in [words[start : start + BATCH_SENTENCES]]
+        for answer in tagger.tag(batch, [None] * len(batch))
+    ]
+    return evaluate_spans(sentences, spans).overall.f1
 
 
 def evaluate_spans(sentences: Sequence[Sentence], predicted: Sequence[Sequence[Span]]) -> Evaluation:

@@ -63,7 +63,9 @@ def outcome(run: Run, seed: int) -> Outcome:
     """What a run that was trained to its end came to."""
     best = run.best()
     assert best is not None
-    figures = {name.removeprefix("dev_f1/"): value for name, value in best.metrics.items() if name != "dev_f1"}
+    figures = {
+        name.removeprefix("dev_f1/"): value for name, value in best.metrics.items() if name.startswith("dev_f1/")
+    }
     return Outcome(
         seed, run.best_path, best.provenance["epoch"], best.provenance["seconds"], best.metrics["dev_f1"], figures
     )

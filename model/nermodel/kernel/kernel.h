@@ -11,7 +11,7 @@ struct Parameters {
   int32_t word_dim, char_filters, char_width, casings, hidden, layers, tags, labels;
   int32_t capacity;  // word types in the table
   int32_t threads;
-  int32_t int8;  // whether recurrent weights and states are
+  int32_t int8;  // whether recurrent weights are; states then have 16 bits
   float temperature;
   const float* words;          // [rows, word_dim]
   const float* chars;          // [rows, char_width, char_filters]: a character's part in the convolution, by its place
@@ -51,6 +51,7 @@ EXPORTED const void* kernel_spans(const void* kernel, int32_t* count);
 
 // The instructions that this library is compiled for, and whether they multiply bytes four at a time.
 EXPORTED const char* kernel_instructions();
-EXPORTED const char* kernel_level();  // the build with the most of this processor's instructions; "" is that for all
 EXPORTED int32_t kernel_has_dot4();
+// The build with the most of this processor's instructions, as its file's name adds it.
+EXPORTED const char* kernel_level();
 }

@@ -96,17 +96,20 @@ class Matrix {
   Array<uint32_t> weights_;
 };
 
-// Weights in int8 with one scale an output, for inputs in [-1, 1] as bytes of 127ths: [outputs / (4 * LANES)]
-// [inputs / 4][4][LANES][4 inputs]. Sums of products are exact.
+// Weights in int8 with one scale an output, for inputs in [-1, 1] kept in 16 bits, as two bytes: of each LANES inputs the
+// high bytes, then the low ones. The weights are [outputs / (4 * LANES)][inputs / 4][4][LANES][4 inputs]. Sums are exact.
 class ByteMatrix {
  public:
-  using Input = uint8_t;
+  using Input = uint16_t;
   static constexpr int WIDTH = 4 * LANES;
-  static constexpr Input ZERO = OFFSET;
+  static constexpr Input ZERO = OFFSET << 8 | OFFSET;
   static void keep(Input* to, Floats values) {
     const Floats shift = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
-    const Ints whole = (Ints)(values * 127.0f + shift) - (Ints)shift + OFFSET;
-    *reinterpret_cast<Bytes*>(to) = __builtin_convertvector(whole, Bytes);
+    const Ints whole = (Ints)(values * float(ONE) + shift) - (Ints)shift;
+    const Ints high = (whole + 128) >> 8, low = whole - (high << 8);
+    Bytes* bytes = reinterpret_cast<Bytes*>(to);
+    bytes[0] = __builtin_convertvector(high + OFFSET, Bytes);
+    bytes[1] = __builtin_convertvector(low + OFFSET, Bytes);
   }
 
   template <typename At>
@@ -118,7 +121,7 @@ class ByteMatrix {
     for (int output = 0; output < outputs; ++output) {
       float most = 1e-12f;
       for (int input = 0; input < inputs; ++input) most = std::max(most, std::fabs(at(output, input)));
-      scales_[output] = most / 127.0f / 127.0f;
+      scales_[output] = most / 127.0f / float(ONE);
       for (int input = 0; input < inputs; ++input) {
         const int weight = int(std::lrint(at(output, input) / most * 127.0f));
         const size_t word = (size_t(output / WIDTH) * quads_ + input / 4) * WIDTH + output % WIDTH;
@@ -130,29 +133,52 @@ class ByteMatrix {
 
   // sums[r] = add[r] + this block's outputs for x[r].
   template <int R>
-  void dot(int block, const uint8_t* const* x, const float* const* add, Floats (&sums)[R][4]) const {
-    const int8_t* weights = weights_.get() + size_t(block) * quads_ * WIDTH * 4;
-    Ints exact[R][4];
-    for (int r = 0; r < R; ++r)
-      for (int v = 0; v < 4; ++v)
-        exact[r][v] = *reinterpret_cast<const Ints*>(starts_.get() + block * WIDTH + v * LANES);
-    for (int quad = 0; quad < quads_; ++quad, weights += WIDTH * 4) {
-      Ints words[4];
-      for (int v = 0; v < 4; ++v) words[v] = *reinterpret_cast<const Ints*>(weights + v * LANES * 4);
-      for (int r = 0; r < R; ++r) {
-        int32_t four;
-        std::memcpy(&four, x[r] + 4 * quad, 4);
-        const Ints value = Ints{} + four;
-        for (int v = 0; v < 4; ++v) exact[r][v] = dot4(exact[r][v], value, words[v]);
-      }
+  void dot(int block, const uint16_t* const* x, const float* const* add, Floats (&sums)[R][4]) const {
+    const uint8_t* rows[2 * R];  // high bytes, then low ones
+    for (int r = 0; r < R; ++r) {
+      rows[r] = reinterpret_cast<const uint8_t*>(x[r]);
+      rows[R + r] = rows[r] + LANES;
+    }
+    Ints bytes[2][R][4];
+    if (2 * R <= ROWS) {
+      multiply<2 * R>(block, rows, bytes[0]);
+    } else {
+      multiply<R>(block, rows, bytes[0]);
+      multiply<R>(block, rows + R, bytes[1]);
     }
     for (int r = 0; r < R; ++r)
-      for (int v = 0; v < 4; ++v)
-        sums[r][v] = __builtin_convertvector(exact[r][v], Floats) * load(scales_.get() + block * WIDTH + v * LANES) +
-                     load(add[r] + v * LANES);
+      for (int v = 0; v < 4; ++v) {
+        const Floats high = __builtin_convertvector(bytes[0][r][v], Floats);
+        const Floats low = __builtin_convertvector(bytes[1][r][v], Floats);
+        sums[r][v] = (high * 256.0f + low) * load(scales_.get() + block * WIDTH + v * LANES) + load(add[r] + v * LANES);
+      }
   }
 
  private:
+  static constexpr int ONE = 127 * 256;
+
+  // sums[n] = the weights times one byte of each input.
+  template <int N>
+  void multiply(int block, const uint8_t* const* rows, Ints (*sums)[4]) const {
+    const int8_t* weights = weights_.get() + size_t(block) * quads_ * WIDTH * 4;
+    Ints exact[N][4];
+    for (int n = 0; n < N; ++n)
+      for (int v = 0; v < 4; ++v)
+        exact[n][v] = *reinterpret_cast<const Ints*>(starts_.get() + block * WIDTH + v * LANES);
+    for (int quad = 0; quad < quads_; ++quad, weights += WIDTH * 4) {
+      const int at = quad * 4 / LANES * 2 * LANES + quad * 4 % LANES;
+      Ints words[4];
+      for (int v = 0; v < 4; ++v) words[v] = *reinterpret_cast<const Ints*>(weights + v * LANES * 4);
+      for (int n = 0; n < N; ++n) {
+        int32_t four;
+        std::memcpy(&four, rows[n] + at, 4);
+        const Ints value = Ints{} + four;
+        for (int v = 0; v < 4; ++v) exact[n][v] = dot4(exact[n][v], value, words[v]);
+      }
+    }
+    std::memcpy(sums, exact, sizeof exact);
+  }
+
   const int quads_;
   Array<int8_t> weights_;
   Array<float> scales_;
