@@ -56,6 +56,7 @@ class NativeTagger:
         self.model = model
         self._library = _loaded(levels()[-1])
         self.name = f"native {precision}, {self._library.kernel_instructions().decode()}"
+        self._labels = model.labels
         self._types = WordTypes(word_types)
         parameters, self._kept = _parameters(model, threads, precision, word_types)
         self._kernel = ctypes.c_void_p()
@@ -69,7 +70,7 @@ class NativeTagger:
         """As `Tagger.tag`."""
         full = [row for row, sentence in enumerate(sentences) if sentence]
         if len(full) < len(sentences):
-            answers = [Answer(b"", [])] * len(sentences)
+            answers = [Answer(b"", []) for _ in sentences]
             for row, answer in zip(
                 full, self.tag([sentences[row] for row in full], [asks[row] for row in full]), strict=True
             ):
@@ -100,9 +101,8 @@ class NativeTagger:
         for length in lengths:
             answers.append(Answer(tags[start : start + length], []))
             start += length
-        labels = self.model.labels
         for row, first, end, label, score in _SPAN.iter_unpack(ctypes.string_at(spans, count.value * _SPAN.size)):
-            answers[row].entities.append(Entity(first, end, labels[label], None if asks[row] is None else score))
+            answers[row].entities.append(Entity(first, end, self._labels[label], None if asks[row] is None else score))
         return answers
 
     def _emit(self, sentences: Sequence[Sequence[str]], lengths: Sequence[int]) -> None:
@@ -195,7 +195,7 @@ def _loaded(level: str) -> ctypes.CDLL:
 
 
 def _address(values: "array[int] | array[float] | npt.NDArray[np.int32]") -> int:
-    return values.buffer_info()[0] if isinstance(values, array) else values.ctypes.data
+    return values.buffer_info()[0] if isinstance(values, array) else int(values.__array_interface__["data"][0])
 
 
 def _parameters(model: Model, threads: int, precision: Precision, word_types: int) -> tuple[_Parameters, list[Tensor]]:

@@ -27,6 +27,7 @@ class WordTypes:
         """
         self._batch += 1
         self._drop(self._passing)
+        self._passing = []
         slots = list(map(self._slots.get, words))
         new: dict[str, None] = {}
         if None in slots:
@@ -37,7 +38,7 @@ class WordTypes:
                 slot = self._slots[word] = self._free.pop()
                 self._words[slot] = word
             slots = list(map(self._slots.get, words))
-        self._passing = [word for word in new if len(word) > LONGEST_KEPT]
+            self._passing = [word for word in new if len(word) > LONGEST_KEPT]
         found = np.array(slots, np.int32)
         self._last_used[found] = self._batch
         return found, list(new), [self._slots[word] for word in new]
