@@ -1,6 +1,6 @@
 """Builds the native kernel with the package where there is a C++ compiler; without it plain torch tags."""
 
-import importlib.util
+import runpy
 import sysconfig
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,9 @@ class KernelHook(BuildHookInterface):
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Build them, or say why not."""
-        spec = importlib.util.spec_from_file_location("build", Path(self.root) / KERNEL / "build.py")
-        assert spec and spec.loader
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        build = runpy.run_path(str(Path(self.root) / KERNEL / "build.py"))["build"]
         try:
-            module.build()
+            build()
         except OSError as error:
             self.app.display_warning(f"the native kernel is not built, so tagging is slower: {error}")
             return

@@ -48,8 +48,8 @@ class NativeTagger:
     """Tags on the CPU with so many threads of its own; `word_types` bounds the table of encoded words.
 
     In float32 it gives the scores of `TorchTagger` but for the last digits; in int8 the LSTM's recurrent weights are
-    rounded to that, and its states to 16 bits, so that near ties may fall otherwise. Raises NativeError where the kernel
-    cannot run.
+    rounded to that, and its states to 16 bits, so that near ties may fall otherwise. Raises NativeError where the
+    kernel cannot run.
     """
 
     def __init__(self, model: Model, threads: int, precision: Precision, word_types: int = WORD_TYPES) -> None:

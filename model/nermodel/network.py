@@ -176,7 +176,7 @@ class Network(nn.Module):
         return start, transitions, end
 
     def char_parts(self) -> tuple[Tensor, Tensor]:
-        """What each character adds to the filters' sums, by its place [chars, width, filters], and their bias [filters].
+        """What each character adds to a filter by its place [chars, width, filters], and the filters' bias [filters].
 
         The convolution is linear in the characters, so a word's sums are made of these.
         """

@@ -6,6 +6,7 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported
 
 import asyncio
+import gc
 import logging
 import signal
 import sys
@@ -106,6 +107,8 @@ def _fail(message: str, code: int) -> NoReturn:
 async def _serve(settings: Settings) -> None:
     server = Server(settings)
     await server.startup()
+    gc.collect()
+    gc.freeze()  # what start-up made stays: the collector need not stop every caller to look at it again
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, _on_signal, server, number)
     try:

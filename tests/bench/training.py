@@ -19,8 +19,9 @@ from torch import nn
 from nermodel.network import Batch, Network, NetworkConfig
 from nermodel.tags import spans_to_tags, tag_table
 from nermodel.vocabulary import Vocabulary
-from nertrainer.corpus import Sentence, read_columns
+from nertrainer.corpus import Sentence
 from nertrainer.loop import Recipe, Step, Training, new_network
+from nertrainer.reading import read_corpus
 from nertrainer.vectors import Vectors
 
 ROOT = Path(__file__).parents[2]
@@ -76,7 +77,7 @@ def ours(
 def main() -> None:
     """Print tokens a second of both loops and their ratio, the median over the rounds."""
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "examples/corpus/train.conll"
-    corpus = read_columns(path)
+    corpus = read_corpus(path)
     table = tag_table(corpus.labels, "BIOES")
     vocabulary = Vocabulary.build((s.words for s in corpus.sentences), 1, (f"word{row}x" for row in range(WORDS)))
     loops: dict[str, Callable[[], int]] = {}

@@ -37,7 +37,7 @@ def build() -> list[Path]:
         partial = library.with_suffix(f".{os.getpid()}.partial")
         command = [*compiler.split(), *FLAGS, *flags, "-o", str(partial), str(FOLDER / "kernel.cpp")]
         try:
-            running[library, partial] = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+            running[library, partial] = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)  # noqa: S603 ours
         except OSError as error:
             raise OSError(f"no C++ compiler: {compiler}: {error.strerror}") from error
     said = {paths: process.communicate()[1] for paths, process in running.items()}
@@ -57,8 +57,7 @@ def build() -> list[Path]:
 def main() -> None:
     """Build, and say what was built or why nothing."""
     try:
-        for library in build():
-            print(library)
+        sys.stdout.writelines(f"{library}\n" for library in build())
     except OSError as error:
         sys.exit(f"the native kernel is not built: {error}")
 
