@@ -44,8 +44,8 @@ bench-training: $(VENV)/installed ## Measure training against the plain loop: DA
 bench-gpu: $(VENV)/installed ## Measure the tagger on a CUDA device against plain torch on the same one
 	$(BIN)/python -m tests.bench.gpu
 
-bench: $(VENV)/installed ## Measure the server over gRPC on this machine
-	$(BIN)/python tests/bench/throughput.py
+bench: $(VENV)/installed ## Measure the tagger and the server on this machine, about a minute
+	$(BIN)/python -m tests.bench.service
 
 bench-peers: $(VENV)/installed ## Measure other servers of the same model, and spaCy, beside ours: PEERS=mosec,litserve
 	$(BIN)/python -m tests.bench.peers --torch-index "$(TORCH_INDEX)" --peers "$(PEERS)"

@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -16,7 +17,7 @@ async def stream_tag(requests: AsyncIterator[bytes], context: "grpc.aio.Servicer
 
 
 async def serve(port: str) -> None:
-    """Serve until killed."""
+    """Serve until stopped."""
     server = grpc.aio.server()
     handler: Any = grpc.stream_stream_rpc_method_handler(stream_tag)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("ner.v1.Tagger", {"StreamTag": handler}),))
@@ -27,4 +28,5 @@ async def serve(port: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(sys.argv[1]))
+    with suppress(KeyboardInterrupt):
+        asyncio.run(serve(sys.argv[1]))

@@ -10,7 +10,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import torch
 from rich.table import Table
@@ -77,8 +77,7 @@ def ways(model: Model) -> Ways:
     torch.set_num_threads(1)
     taggers: list[Tagger] = [TorchTagger(model)]
     left_out = {}
-    precisions: tuple[Precision, ...] = ("float32", "int8")
-    for precision in precisions:
+    for precision in get_args(Precision):
         try:
             taggers.append(NativeTagger(model, 1, precision))
         except NativeError as error:

@@ -14,13 +14,12 @@ from typing import Any
 
 import grpc
 import grpc.aio
-from tests.bench.load import Call, Load, Sentence, closed, requests
+from tests.bench.load import Call, Load, Sentence, requests
 
 from ner.v1 import tagger_pb2 as pb
 from nerclient import Client
 
 STREAM, UNARY = "/ner.v1.Tagger/StreamTag", "/ner.v1.Tagger/Tag"
-IN_FLIGHT = 512  # sentences that streams keep unanswered: half of what a server reads ahead on one stream
 
 
 class Prepared(list[Sentence]):
@@ -80,7 +79,12 @@ class Streams:
     async def call(self, request: Sequence[Sentence]) -> None:
         """Wait for the answer, while others send."""
         assert isinstance(request, Prepared)
-        request.answered(await next(self._turns).ask(request.message))
+        request.answered(await self.echo(request))
+
+    async def echo(self, request: Sequence[Sentence]) -> bytes:
+        """The answer as it comes."""
+        assert isinstance(request, Prepared)
+        return await next(self._turns).ask(request.message)
 
     async def close(self) -> None:
         """End the streams."""
@@ -129,14 +133,6 @@ def calls(channel: grpc.aio.Channel) -> Call:
         request.answered(await tag(request.message))
 
     return call
-
-
-async def streamed(channel: grpc.aio.Channel, source: Iterator[Prepared], size: int, count: int, s: float) -> Load:
-    """As much as goes for so many seconds, `size` sentences a message, over `count` streams."""
-    streams = Streams(channel, count)
-    load = await closed(streams.call, source, IN_FLIGHT // size, s)
-    await streams.close()
-    return load
 
 
 async def client_streamed(client: Client, sentences: Iterator[Prepared], count: int, seconds: float) -> Load:

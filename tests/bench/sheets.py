@@ -11,7 +11,7 @@ from rich.table import Table
 from tests.bench import engine
 from tests.bench.load import Load
 
-ALONE_CALL, ALONE, ECHO = "one caller, a call each", "one caller, a stream", "one caller, a stream to the echo server"
+ALONE_CALL, ALONE, ECHO = "one caller, a call each", "one caller, a stream", "one caller, a stream, echo"
 CALLS = "32 callers, a call each"
 ONE_BY_1, ONE_BY_32 = "one stream, 1 a message", "one stream, 32 a message"
 EIGHT_BY_1, EIGHT_BY_32 = "eight streams, 1 a message", "eight streams, 32 a message"
@@ -84,19 +84,20 @@ def services(loads: Loads, engine_rates: Mapping[int, Sequence[float]]) -> Table
     return table
 
 
-def open_loads(loads: Mapping[int, Sequence[Load]], peak_per_s: float) -> Table:
+def open_loads(loads: Mapping[int, Sequence[Load]]) -> Table:
     """Latency by load."""
-    title = f"Single sentences at random moments on eight streams; peak {peak_per_s:,.0f} sentences/s"
-    table = _table(title, "share of peak", "asked/s", "answered/s", "p50 ms", "p99 ms")
+    table = _table("At random moments, eight streams", "of their peak", "sentences/s", "p50 ms", "p99 ms")
     for share, rounds in loads.items():
-        cells = [f"{peak_per_s * share / 100:,.0f}", f"{rate(rounds):,.0f}"]
-        table.add_row(f"{share} %", *cells, *(f"{percentile_ms(rounds, percent):.3f}" for percent in (50, 99)))
+        times = (f"{percentile_ms(rounds, percent):.3f}" for percent in (50, 99))
+        table.add_row(f"{share} %", f"{rate(rounds):,.0f}", *times)
     return table
 
 
 def facts(values: Mapping[str, float | None]) -> Table:
-    """What the server needs."""
-    table = _table("The server", "seconds to ready", "MB at rest", "MB at peak", "model threads")
+    """What the server needs, and how busy others kept the machine meanwhile."""
+    table = _table(
+        "The server", "seconds to ready", "MB at rest", "MB at peak", "model threads", "% of cores to others"
+    )
     table.add_row(*("-" if value is None else f"{value:.2f}".removesuffix(".00") for value in values.values()))
     return table
 
@@ -111,23 +112,18 @@ def verdicts(found: Mapping[str, float]) -> Table:
     return table
 
 
-def picture(loads: Mapping[int, Sequence[Load]], alone: Sequence[Load], peak_per_s: float) -> bytes:
+def picture(open_loads: Mapping[int, Sequence[Load]], loads: Loads) -> bytes:
     """A PNG of latency by load."""
     figure = Figure(figsize=(9, 4.5), layout="constrained", dpi=120)
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    rates = [rate(rounds) for rounds in loads.values()]
+    rates = [rate(rounds) for rounds in open_loads.values()]
     for percent, color in ((99, "#d1495b"), (50, "#00798c")):
-        times = [percentile_ms(rounds, percent) for rounds in loads.values()]
+        times = [percentile_ms(rounds, percent) for rounds in open_loads.values()]
         axes.plot(rates, times, color=color, marker="o", markersize=4, label=f"p{percent}")
-        axes.axhline(
-            percentile_ms(alone, percent),
-            color=color,
-            linestyle=":",
-            linewidth=1,
-            label=f"p{percent}, one caller alone",
-        )
-    axes.axvline(peak_per_s, color="#666666", linestyle="--", linewidth=1, label="peak")
+        alone = percentile_ms(loads[ALONE], percent)
+        axes.axhline(alone, color=color, linestyle=":", linewidth=1, label=f"p{percent}, one caller alone")
+    axes.axvline(rate(loads[EIGHT_BY_1]), color="#666666", linestyle="--", linewidth=1, label="peak")
     axes.set_title("Single sentences at random moments, eight streams", loc="left", fontsize=11)
     axes.set_xlabel("sentences a second")
     axes.set_ylabel("ms from the request to its answer")

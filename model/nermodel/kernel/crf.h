@@ -9,7 +9,7 @@
 
 namespace {
 
-typedef double Doubles __attribute__((vector_size(4 * LANES), aligned(8), may_alias));
+typedef double Doubles __attribute__((vector_size(4 * LANES), may_alias));
 
 // An entity over tokens [start, end) of a sentence; its score is -1 where none was asked for.
 struct Span {

@@ -29,10 +29,10 @@
 
 namespace {
 
-typedef float Floats __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-typedef int32_t Ints __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-typedef uint32_t Words __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-typedef uint8_t Bytes __attribute__((vector_size(LANES), aligned(1), may_alias));
+typedef float Floats __attribute__((vector_size(4 * LANES), may_alias));
+typedef int32_t Ints __attribute__((vector_size(4 * LANES), may_alias));
+typedef uint32_t Words __attribute__((vector_size(4 * LANES), may_alias));
+typedef uint8_t Bytes __attribute__((vector_size(LANES), may_alias));
 
 // Bytes that multiply signed weights are kept unsigned on x86, whose instruction wants it so.
 #if defined(__x86_64__)
