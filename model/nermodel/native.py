@@ -114,7 +114,7 @@ class NativeTagger:
         for sentence in sentences:
             for window in windows(len(sentence)):
                 words = sentence[window.start : window.end]
-                if size + len(words) > self._types.capacity:
+                if group and size + len(words) > self._types.capacity:
                     self._emit_group(group)
                     group, size = [], 0
                 keep = (window.keep_start - window.start, window.keep_end - window.start)
@@ -134,18 +134,22 @@ class NativeTagger:
         """The slot of each word [N], encoded there; at most as many words as there are slots."""
         slots, new, places = self._types.slots(words)
         if new:
-            vocabulary = self.model.vocabulary
-            chars = vocabulary.char_ids(new)  # [U, L]
-            ends = (chars != PAD).sum(axis=1).cumsum().astype(np.int32)
-            rows = vocabulary.word_ids(new).astype(np.int32)
-            flat = chars[chars != PAD].astype(np.int32)
-            arrays = array("i", places), rows, array("i", map(casing, new)), flat, ends
             try:
-                self._check(self._library.kernel_fill(self._kernel, len(new), *map(_address, arrays)))
-            except NativeError:
-                self._types.forget(new)
+                self._encode(new, places)
+            except BaseException:
+                self._types.forget(new)  # else later batches would read what was never written
                 raise
         return slots
+
+    def _encode(self, words: Sequence[str], slots: Sequence[int]) -> None:
+        """Fill the words' slots of the table."""
+        vocabulary = self.model.vocabulary
+        chars = vocabulary.char_ids(words)  # [U, L]
+        ends = (chars != PAD).sum(axis=1).cumsum().astype(np.int32)
+        rows = vocabulary.word_ids(words).astype(np.int32)
+        flat = chars[chars != PAD].astype(np.int32)
+        arrays = array("i", slots), rows, array("i", map(casing, words)), flat, ends
+        self._check(self._library.kernel_fill(self._kernel, len(words), *map(_address, arrays)))
 
     def _check(self, message: bytes | None) -> None:
         if message is not None:

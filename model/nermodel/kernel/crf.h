@@ -204,7 +204,7 @@ class Crf {
         multiply(forward + at - stride_, forward_factors_.get(), forward + at);
       double total = 0.0;
       for (int tag = 0; tag < stride_; ++tag) total += forward[at + tag] *= factors[at + tag];
-      if (!(total > SMALLEST)) return false;
+      if (!(total > SMALLEST && total < INFINITY)) return false;
       for (int tag = 0; tag < stride_; ++tag) forward[at + tag] /= total;
       totals[token] = total;
       scale[token] = std::log(total) + double(most) / temperature_;
@@ -212,7 +212,7 @@ class Crf {
     const size_t last = size_t(length - 1) * stride_;
     double total = 0.0;
     for (int tag = 0; tag < stride_; ++tag) total += forward[last + tag] * end_factors_[tag];
-    if (!(total > SMALLEST)) return false;
+    if (!(total > SMALLEST && total < INFINITY)) return false;
     for (int tag = 0; tag < stride_; ++tag) backward[last + tag] = end_factors_[tag] / total;
     for (int token = length - 1; token > 0; --token) {
       const size_t at = size_t(token) * stride_;

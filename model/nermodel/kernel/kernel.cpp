@@ -364,6 +364,7 @@ int32_t kernel_has_dot4() {
 const char* kernel_level() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
+  if (!__builtin_cpu_supports("bmi") || !__builtin_cpu_supports("bmi2")) return "";
   if (__builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq"))
     return __builtin_cpu_supports("avx512vnni") ? "-avx512vnni" : "-avx512";
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return "-avx2";

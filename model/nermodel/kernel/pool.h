@@ -1,6 +1,7 @@
 // Threads that wait for work.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <functional>
 #include <mutex>
@@ -13,16 +14,14 @@ class Pool {
  public:
   // The caller of `run` is one of the threads.
   explicit Pool(int threads) {
-    for (int worker = 1; worker < threads; ++worker) workers_.emplace_back([this, worker] { work(worker); });
-  }
-  ~Pool() {
-    {
-      const std::lock_guard lock(mutex_);
-      stop_ = true;
+    try {
+      for (int worker = 1; worker < threads; ++worker) workers_.emplace_back([this, worker] { work(worker); });
+    } catch (...) {
+      stop();
+      throw;
     }
-    begun_.notify_all();
-    for (std::thread& worker : workers_) worker.join();
   }
+  ~Pool() { stop(); }
 
   int threads() const { return int(workers_.size()) + 1; }
 
@@ -37,14 +36,24 @@ class Pool {
     }
     if (!workers_.empty()) begun_.notify_all();
     attempt(task, 0);
+    for (int spin = 0; spin < SPINS && missing_; ++spin) std::this_thread::yield();  // sooner than sleep and be woken
     std::unique_lock lock(mutex_);
     done_.wait(lock, [this] { return missing_ == 0; });
     if (error_) std::rethrow_exception(error_);
   }
 
  private:
+  void stop() {
+    {
+      const std::lock_guard lock(mutex_);
+      stop_ = true;
+    }
+    begun_.notify_all();
+    for (std::thread& worker : workers_) worker.join();
+  }
+
   void work(int worker) {
-    for (int seen = 0;;) {
+    for (unsigned seen = 0;;) {
       std::unique_lock lock(mutex_);
       begun_.wait(lock, [&] { return stop_ || round_ != seen; });
       if (stop_) return;
@@ -71,7 +80,9 @@ class Pool {
   std::condition_variable begun_, done_;
   const std::function<void(int)>* task_ = nullptr;
   std::exception_ptr error_;
-  int missing_ = 0, round_ = 0;
+  static constexpr int SPINS = 1000;
+  std::atomic<int> missing_ = 0;
+  unsigned round_ = 0;
   bool stop_ = false;
 };
 
