@@ -96,12 +96,17 @@ def check_precision(device: torch.device, precision: Precision) -> None:
     wrong = {"cuda": "int8", "cpu": "float16"}
     if precision == wrong[device.type]:
         raise ValueError(f"precision {precision} is not for the device {device.type}; use auto or float32")
+    if precision == "int8":
+        try:
+            is_int8_fast()
+        except NativeError as error:
+            raise ValueError(f"precision int8 was asked for, but {error}") from error
 
 
 def tagger_for(model: Model, threads: int, precision: Precision = "auto") -> Tagger:
     """The fastest that runs a model on its device, on a CPU with so many threads, and gives its known answers.
 
-    Raises CheckpointError where none does, and ValueError where the precision is not to be had.
+    Raises CheckpointError where none does, and NativeError where int8 was asked for and cannot run.
     """
     if model.device.type == "cuda":
         tagger: Tagger = CudaTagger(model, "float16" if precision == "float16" else "float32")
@@ -124,7 +129,7 @@ def _cpu_tagger(model: Model, threads: int, precision: Precision) -> Tagger:
         return NativeTagger(model, threads, "float32")
     except NativeError as error:
         if precision == "int8":
-            raise ValueError(f"precision int8 was asked for, but {error}") from error
+            raise
         logger.warning("tagging by plain torch, which is slower: %s", error)
         return TorchTagger(model)
 

@@ -3,15 +3,19 @@
 import asyncio
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from nermodel.checkpoint import load
+from nermodel import native
+from nermodel.checkpoint import CheckpointError, load
+from nermodel.native import NativeError
 from nermodel.tagger import TorchTagger
+from nerserver import engine
 from nerserver.batcher import Batcher
-from nerserver.engine import Engine, choose_device, tagger_for, warm_up
+from nerserver.engine import Engine, check_precision, choose_device, tagger_for, warm_up
 from nerserver.policy import Budget
 
 CPU = torch.device("cpu")
@@ -65,6 +69,50 @@ def test_warm_up(folder: Path) -> None:
     warm_up(tagger)
     assert tagger.model.version == "en/000001"
     assert tagger.name
+
+
+def without_kernel() -> list[str]:
+    """As on a machine where it was not built."""
+    raise NativeError("the native kernel is not built for this machine")
+
+
+def test_without_the_native_kernel_torch_tags(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is said once, and the answers are the same; int8 that is asked for is refused."""
+    model = load(folder / "000001.safetensors", CPU)
+    expected = tagger_for(model, 1, "float32").tag([["Ada", "met", "Acme"]], [None])
+    monkeypatch.setattr(native, "levels", without_kernel)
+    tagger = tagger_for(model, 1)
+    assert tagger.name == "torch"
+    assert tagger.tag([["Ada", "met", "Acme"]], [None]) == expected
+    assert "tagging by plain torch" in caplog.text
+    with pytest.raises(ValueError, match="precision int8 was asked for, but the native kernel is not built"):
+        check_precision(CPU, "int8")
+
+
+@pytest.mark.parametrize(("loss", "precision"), [(0.0, "int8"), (0.0009, "int8"), (0.0011, "float32")])
+def test_int8_runs_where_dev_f1_holds(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, loss: float, precision: str
+) -> None:
+    """By the model's card, on a processor that is fast at it; without a figure it runs too."""
+    try:
+        native.levels()
+    except NativeError as error:
+        pytest.skip(str(error))
+    monkeypatch.setattr(engine, "is_int8_fast", lambda: True)
+    model = load(folder / "000001.safetensors", CPU)
+    metrics = {"dev_f1": 0.8, "dev_f1_int8": 0.8 - loss}
+    model = replace(model, card=replace(model.card, metrics=metrics, known_answers=()))
+    assert precision in tagger_for(model, 1).name
+
+
+def test_a_tagger_that_errs_is_refused(folder: Path) -> None:
+    """A model that does not give its known answers on this machine does not serve."""
+    model = load(folder / "000001.safetensors", CPU)
+    wrong = [(("Ada", "met", "Acme"), ("B-PER", "B-PER", "B-PER"))]
+    with pytest.raises(CheckpointError, match="does not give the answers it was published with"):
+        tagger_for(replace(model, card=replace(model.card, known_answers=wrong)), 1)
 
 
 def test_choose_device(monkeypatch: pytest.MonkeyPatch) -> None:
