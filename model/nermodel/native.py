@@ -128,7 +128,7 @@ class NativeTagger:
         slots = self._encoded(list(chain.from_iterable(words)))
         arrays = [array("i", map(len, words)), *(array("i", column) for column in columns)]
         addresses = map(_address, arrays)
-        self._check(self._library.kernel_emit(self._kernel, len(words), slots.ctypes.data, *addresses))
+        self._check(self._library.kernel_emit(self._kernel, len(words), _address(slots), *addresses))
 
     def _encoded(self, words: list[str]) -> npt.NDArray[np.int32]:
         """The slot of each word [N], encoded there; at most as many words as there are slots."""
