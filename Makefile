@@ -9,7 +9,7 @@ ADDRESS ?= 127.0.0.1:50051
 EMBEDDED := model/nermodel/en/000003.safetensors
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow train serve bench bench-gpu bench-training bench-peers reproduce-conll default-model proto lint type check clean
+.PHONY: help demo test test-slow chaos soak train serve bench bench-gpu bench-training bench-peers reproduce-conll default-model proto lint type check clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,12 @@ test: $(VENV)/installed ## Run every quick test
 
 test-slow: $(VENV)/installed ## Run the tests that take minutes
 	$(BIN)/pytest -m slow
+
+chaos: $(VENV)/installed ## Hurt servers and print what each promise comes to, 10 minutes
+	$(BIN)/pytest -m chaos tests/chaos
+
+soak: $(VENV)/installed ## The same for half an hour under load, cancels and reloads
+	$(BIN)/pytest -m soak tests/chaos
 
 train: $(VENV)/installed ## Go on from the embedded model on examples/corpus, and publish into MODEL (models/en)
 	$(BIN)/nertrainer train --train examples/corpus/train.conll --dev examples/corpus/dev.conll \
@@ -58,15 +64,15 @@ default-model: $(VENV)/installed ## Train the embedded model anew: DATA=corpora 
 
 proto: $(VENV)/installed ## Generate the modules of the wire contract
 	$(BIN)/python -m grpc_tools.protoc -Iprotos -I"$$($(BIN)/python tests/protos/include.py)" \
-	  --python_out=protos --pyi_out=protos --grpc_python_out=protos protos/ner/v1/tagger.proto
+	  --python_out=protos --pyi_out=protos --grpc_python_out=protos protos/ner/v1/*.proto
 
 lint: $(VENV)/installed ## Check style, format and the wire contract
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	@mkdir -p build
 	$(BIN)/python -m grpc_tools.protoc -Iprotos -I"$$($(BIN)/python tests/protos/include.py)" \
-	  --include_imports --include_source_info -o build/tagger.binpb protos/ner/v1/tagger.proto
-	$(BIN)/buf lint build/tagger.binpb --config protos/buf.yaml
+	  --include_imports --include_source_info -o build/ner.binpb protos/ner/v1/*.proto
+	$(BIN)/buf lint build/ner.binpb --config protos/buf.yaml
 
 type: $(VENV)/installed ## Check types
 	$(BIN)/mypy

@@ -6,85 +6,125 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported
 
 import asyncio
-import gc
 import logging
-import signal
 import sys
-import threading
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from nermodel.tagger import Tagger
+from nerserver.life import serve
 from nerserver.server import Server, StartError
-from nerserver.settings import Device, Precision, Settings
+from nerserver.settings import Device, LogFormat, Precision, Settings
+from nerserver.sources import PREFIX, check_environment, take_file
 
 logger = logging.getLogger(__name__)
 DEFAULTS = Settings()
-OVERTIME_S = 2.0  # that closing may take after draining
+
+
+def _option(*names: str, **more: Any) -> Any:
+    return typer.Option(*names, show_envvar=False, **more)  # the docstring tells how they are called
+
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
-@app.command()
-def serve(
+@app.command(context_settings={"auto_envvar_prefix": PREFIX})
+def nerserver(
+    context: typer.Context,
     model: Annotated[
         Path,
-        typer.Option(help="Checkpoint, or folder whose newest checkpoint is served and followed.", show_default=False),
+        _option(help="Checkpoint, or folder whose newest checkpoint is served and followed.", show_default=False),
     ] = DEFAULTS.model,
     address: Annotated[
-        str, typer.Option(metavar="HOST:PORT", help="Where to listen; port 0 is any free one.")
+        str, _option(metavar="HOST:PORT", help="Where to listen; port 0 is any free one.")
     ] = DEFAULTS.address,
-    insecure: Annotated[bool, typer.Option("--insecure", help="Listen beyond loopback, without TLS.")] = False,
-    device: Annotated[Device, typer.Option(help="Where the model runs.")] = DEFAULTS.device,
+    http_address: Annotated[
+        str, _option(metavar="HOST:PORT", help="Where to serve /healthz, /readyz and /metrics in plain HTTP.")
+    ] = DEFAULTS.http_address,
+    tls_cert: Annotated[
+        Path | None, _option(help="PEM of the server's certificate; TLS files are read again when they change.")
+    ] = DEFAULTS.tls_cert,
+    tls_key: Annotated[Path | None, _option(help="PEM of its key, which others must not read.")] = DEFAULTS.tls_key,
+    tls_client_ca: Annotated[
+        Path | None, _option(help="PEM of who signs clients' certificates; no other client gets in.")
+    ] = DEFAULTS.tls_client_ca,
+    token_file: Annotated[
+        Path | None, _option(help="Bearer tokens, one a line; a call must carry one of them, but for health.")
+    ] = DEFAULTS.token_file,
+    admin_token_file: Annotated[
+        Path | None, _option(help="Bearer tokens of `nerclient admin`, which is off without them.")
+    ] = DEFAULTS.admin_token_file,
+    insecure: Annotated[bool, _option("--insecure", help="Listen beyond loopback, without TLS.")] = False,
+    reflection: Annotated[bool, _option("--reflection", help="Offer gRPC reflection.")] = False,
+    device: Annotated[Device, _option(help="Where the model runs.")] = DEFAULTS.device,
     precision: Annotated[
         Precision,
-        typer.Option(help="What the LSTM computes in: auto is int8 on a CPU where that is fast and dev F1 holds."),
+        _option(help="What the LSTM computes in: auto is int8 on a CPU where that is fast and dev F1 holds."),
     ] = DEFAULTS.precision,
-    threads: Annotated[int, typer.Option(help="CPU threads of the model; 0 is all cores but one.")] = DEFAULTS.threads,
-    max_batch_tokens: Annotated[int, typer.Option(help="Padded tokens of one batch.")] = DEFAULTS.max_batch_tokens,
-    max_batch_sentences: Annotated[int, typer.Option(help="Sentences of one batch.")] = DEFAULTS.max_batch_sentences,
+    workers: Annotated[
+        int, _option(help="Processes that share the address, each with a model of its own.")
+    ] = DEFAULTS.workers,
+    threads: Annotated[
+        int, _option(help="CPU threads of a worker's model; 0 is all cores but one, shared by the workers.")
+    ] = DEFAULTS.threads,
+    max_batch_tokens: Annotated[int, _option(help="Padded tokens of one batch.")] = DEFAULTS.max_batch_tokens,
+    max_batch_sentences: Annotated[int, _option(help="Sentences of one batch.")] = DEFAULTS.max_batch_sentences,
     max_queue_tokens: Annotated[
         int,
-        typer.Option(
+        _option(
             help="Queue limit in tokens; beyond it a caller who has work waiting is refused, or waits on a stream."
         ),
     ] = DEFAULTS.max_queue_tokens,
-    max_inputs: Annotated[int, typer.Option(help="Inputs of one request.")] = DEFAULTS.max_inputs,
-    max_request_bytes: Annotated[int, typer.Option(help="Bytes of one request.")] = DEFAULTS.max_request_bytes,
-    max_text_bytes: Annotated[int, typer.Option(help="UTF-8 bytes of one text.")] = DEFAULTS.max_text_bytes,
+    max_inputs: Annotated[int, _option(help="Inputs of one request.")] = DEFAULTS.max_inputs,
+    max_request_bytes: Annotated[int, _option(help="Bytes of one request.")] = DEFAULTS.max_request_bytes,
+    max_text_bytes: Annotated[int, _option(help="UTF-8 bytes of one text.")] = DEFAULTS.max_text_bytes,
     max_sentence_tokens: Annotated[
         int,
-        typer.Option(
+        _option(
             help="Tokens of one sentence; any length works, read in windows, but all wait until a long one is done."
         ),
     ] = DEFAULTS.max_sentence_tokens,
-    stream_window: Annotated[
-        int, typer.Option(help="Unanswered inputs read ahead on one stream.")
-    ] = DEFAULTS.stream_window,
-    max_streams: Annotated[int, typer.Option(help="Calls in flight on one connection.")] = DEFAULTS.max_streams,
+    stream_window: Annotated[int, _option(help="Unanswered inputs read ahead on one stream.")] = DEFAULTS.stream_window,
+    max_streams: Annotated[int, _option(help="Calls in flight on one connection.")] = DEFAULTS.max_streams,
+    max_calls: Annotated[int, _option(help="Calls in flight on all connections.")] = DEFAULTS.max_calls,
+    max_connections: Annotated[int, _option(help="Connections open at once.")] = DEFAULTS.max_connections,
+    max_slowdown: Annotated[
+        float, _option(help="A new checkpoint so many times slower than the one that serves is refused.")
+    ] = DEFAULTS.max_slowdown,
     reload_poll_s: Annotated[
-        float, typer.Option(help="Seconds between polls of the folder, besides file-system notices.")
+        float, _option(help="Seconds between polls of the folder, besides file-system notices.")
     ] = DEFAULTS.reload_poll_s,
-    drain_s: Annotated[
-        float, typer.Option(help="Seconds to answer what was read when told to stop.")
-    ] = DEFAULTS.drain_s,
+    drain_s: Annotated[float, _option(help="Seconds to answer what was read when told to stop.")] = DEFAULTS.drain_s,
+    log_format: Annotated[LogFormat, _option(help="Of the log, on stderr.")] = DEFAULTS.log_format,
+    traces: Annotated[
+        str, _option(metavar="URL", help="Where OpenTelemetry traces go, by OTLP over HTTP; needs an extra.")
+    ] = DEFAULTS.traces,
+    config: Annotated[
+        Path | None,
+        _option(is_eager=True, callback=take_file, help="TOML file of these options, for what is not given here."),
+    ] = None,
 ) -> None:
     """Serve named-entity tagging over gRPC.
 
     Listens on loopback with the model that comes with the package unless told otherwise. With --model FOLDER a newer
     checkpoint in the folder is taken as soon as it proves good, while calls run. SIGTERM or Ctrl-C answers what was
     read and stops; a second one stops at once.
+
+    Every option can also be an environment variable (NERSERVER_MAX_INPUTS for --max-inputs) or stand in the TOML file of
+    --config (max_inputs = 100); the command line goes before the environment, and that before the file.
     """
+    check_environment(context, os.environ)
     try:
-        settings = Settings(**locals())
+        settings = Settings(**{field.name: context.params[field.name] for field in fields(Settings)})
     except ValueError as error:
         _fail(str(error), 1)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it counts changes
     try:
-        asyncio.run(_serve(settings))
+        asyncio.run(serve(settings, _greet))
     except StartError as error:
         _fail(str(error), 1)
 
@@ -102,32 +142,6 @@ def main() -> None:
 def _fail(message: str, code: int) -> NoReturn:
     typer.echo(f"nerserver: {' '.join(message.split())}", err=True)
     sys.exit(code)
-
-
-async def _serve(settings: Settings) -> None:
-    server = Server(settings)
-    await server.startup()
-    gc.collect()
-    gc.freeze()  # what start-up made stays: the collector need not stop every caller to look at it again
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, _on_signal, server, number)
-    try:
-        _greet(server)
-        await server.main()
-    finally:
-        await server.shutdown()
-    logger.info("stopped")
-
-
-def _on_signal(server: Server, number: int) -> None:
-    if server.stopping:
-        os._exit(128 + number)
-    logger.info("stopping: answering what was read, for %s s at most", server.settings.drain_s)
-    server.stop()
-    # Whatever hangs, a stopping server does not.
-    timer = threading.Timer(server.settings.drain_s + OVERTIME_S, os._exit, (1,))
-    timer.daemon = True
-    timer.start()
 
 
 def _greet(server: Server) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from google.protobuf.descriptor import Descriptor, EnumDescriptor
 
-from ner.v1 import tagger_pb2
+from ner.v1 import admin_pb2, tagger_pb2
 
 ROOT = Path(__file__).parents[2]
 FIELDS = Path(__file__).with_name("fields.txt")
@@ -14,17 +14,18 @@ FIELDS = Path(__file__).with_name("fields.txt")
 
 def described() -> set[str]:
     """Every method, field and enum value of the contract, with its number and type."""
-    file = tagger_pb2.DESCRIPTOR
-    lines = {
-        f"rpc {method.name}({'stream ' * method.client_streaming}{method.input_type.name}) "
-        f"{'stream ' * method.server_streaming}{method.output_type.name}"
-        for service in file.services_by_name.values()
-        for method in service.methods
-    }
-    for message in file.message_types_by_name.values():
-        lines |= _fields(message)
-    for enum in file.enum_types_by_name.values():
-        lines |= _values(enum)
+    lines: set[str] = set()
+    for file in (tagger_pb2.DESCRIPTOR, admin_pb2.DESCRIPTOR):
+        lines |= {
+            f"rpc {method.name}({'stream ' * method.client_streaming}{method.input_type.name}) "
+            f"{'stream ' * method.server_streaming}{method.output_type.name}"
+            for service in file.services_by_name.values()
+            for method in service.methods
+        }
+        for message in file.message_types_by_name.values():
+            lines |= _fields(message)
+        for enum in file.enum_types_by_name.values():
+            lines |= _values(enum)
     return lines
 
 
@@ -47,9 +48,9 @@ def test_generated_modules_are_current(tmp_path: Path) -> None:
     ).stdout.strip()
     outputs = [f"--{kind}={tmp_path}" for kind in ("python_out", "pyi_out", "grpc_python_out")]
     command = [sys.executable, "-m", "grpc_tools.protoc", "-Iprotos", f"-I{include}", *outputs]
-    subprocess.run([*command, "protos/ner/v1/tagger.proto"], cwd=ROOT, check=True)
+    subprocess.run([*command, "protos/ner/v1/tagger.proto", "protos/ner/v1/admin.proto"], cwd=ROOT, check=True)
     made = sorted((tmp_path / "ner/v1").iterdir())
-    assert [path.name for path in made] == ["tagger_pb2.py", "tagger_pb2.pyi", "tagger_pb2_grpc.py"]
+    assert len(made) == 2 * 3
     for path in made:
         assert path.read_text() == (ROOT / "protos/ner/v1" / path.name).read_text(), f"{path.name}: run `make proto`"
 
