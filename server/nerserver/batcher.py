@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from nermodel.tagger import Answer, Ask
-from nerserver.errors import DeadlineError, Failure, QueueFullError, log_failure
+from nerserver.errors import DeadlineError, Failure, QueueFullError, TooLateError, log_failure
+from nerserver.pace import Pace
 from nerserver.policy import POOL, Budget, Item, Line, Shares, compose
 from nerserver.room import Room
 
@@ -66,15 +67,18 @@ class Batcher(Generic[ModelT]):
         budget: Budget,
         max_queue_tokens: int,
         clock: Callable[[], float] = time.monotonic,
+        observe: Callable[[list[int], float], None] = lambda lengths, seconds: None,
     ) -> None:
+        """`observe` is told of each batch that was answered: the tokens of its sentences, and what it took."""
         self._run = run
+        self._observe = observe
         self._budget = budget
         self._clock = clock
         self._interactive: Line[_Sentence[ModelT]] = Line()
         self._bulk: Line[_Sentence[ModelT]] = Line()
         self._shares = Shares(budget.tokens)
         self._rooms = {False: Room(max_queue_tokens), True: Room(max_queue_tokens)}  # by whether it is bulk
-        self._tokens_per_s = 10_000.0  # of late
+        self._pace = Pace()
         self._without_bulk = 0  # batches since the first bulk work that waited went
         self._work = asyncio.Event()
 
@@ -134,17 +138,39 @@ class Batcher(Generic[ModelT]):
 
     def check(self, source: Hashable, deadline: float = math.inf, bulk: bool = False, wait: bool = False) -> None:
         """Raise what `tag` would raise at once, before work is prepared for it in vain."""
-        if deadline <= self._clock():
+        left_s = deadline - self._clock()
+        if left_s <= 0:
             raise DeadlineError
+        if wait:
+            return
         room = self._rooms[bulk]
-        if not wait and not room.open_to(source):
-            raise QueueFullError(min(max(room.tokens / self._tokens_per_s, 0.05), 10.0))
+        if not room.open_to(source):
+            raise QueueFullError(min(max(self._pace.seconds(room.tokens, self._budget.tokens), 0.05), 10.0))
+        wait_s = self._pace.seconds(self._tokens_ahead(source, deadline, bulk), self._budget.tokens)
+        if wait_s > left_s:
+            raise TooLateError(wait_s, left_s)
+
+    @property
+    def waiting_tokens(self) -> int:
+        """Tokens that wait for the engine, interactive and bulk."""
+        return sum(room.tokens for room in self._rooms.values())
 
     async def serve(self) -> None:
         """Compose and run batches until cancelled."""
         while True:
             await self._work.wait()
-            await self._compute(self._next_batch())
+            began = self._clock()
+            batch = self._next_batch()
+            await self._compute(batch)
+            if batch:
+                self._pace.learn(sum(item.tokens for item in batch), self._clock() - began)
+
+    def _tokens_ahead(self, source: Hashable, deadline: float, bulk: bool) -> float:
+        """The tokens that would be computed before work of a source that comes now."""
+        line = self._bulk if bulk else self._interactive
+        due = min(deadline, self._clock() + PATIENCE_S)
+        ahead = self._rooms[bulk].tokens * line.ahead_of(self._shares.next_turn(source), due)
+        return ahead + (self._rooms[False].tokens if bulk else 0)
 
     def _queue(self, items: Sequence[_Sentence[ModelT]], line: Line[_Sentence[ModelT]]) -> None:
         for item in items:
@@ -206,7 +232,7 @@ class Batcher(Generic[ModelT]):
         if failure is not None:
             self._answer(batch[0], failure, None)
         elif outputs:
-            self._tokens_per_s += 0.2 * (sum(item.tokens for item in batch) / max(took, 1e-6) - self._tokens_per_s)
+            self._observe([item.tokens for item in batch], took)
             for item, answer in zip(batch, outputs, strict=True):
                 self._answer(item, answer, model)
         else:

@@ -113,8 +113,8 @@ def nerserver(
     checkpoint in the folder is taken as soon as it proves good, while calls run. SIGTERM or Ctrl-C answers what was
     read and stops; a second one stops at once.
 
-    Every option can also be an environment variable (NERSERVER_MAX_INPUTS for --max-inputs) or stand in the TOML file of
-    --config (max_inputs = 100); the command line goes before the environment, and that before the file.
+    Every option can also be an environment variable (NERSERVER_MAX_INPUTS for --max-inputs) or stand in the TOML file
+    of --config (max_inputs = 100); the command line goes before the environment, and that before the file.
     """
     check_environment(context, os.environ)
     try:

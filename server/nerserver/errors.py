@@ -1,4 +1,4 @@
-"""Why a request is not answered: the caller's reasons, each an exception, and our own bugs, each an id in the log."""
+"""Why a server does not start and why a request is not answered: reasons are exceptions, our bugs ids in the log."""
 
 import logging
 import traceback
@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from uuid import uuid4
 
 logger = logging.getLogger(__name__)
+
+
+class StartError(Exception):
+    """The server cannot start: one line that says what, why and what to do."""
 
 
 class RequestError(Exception):
@@ -16,6 +20,7 @@ class RequestError(Exception):
     ├── NotBuiltError        asks for an option that this server has not built
     ├── NotFoundError        names a model or version that was never served
     ├── QueueFullError       too much waits already
+    ├── TooLateError         what waits already would take longer than the deadline allows
     ├── DeadlineError        nobody waits for the answer any more
     └── UnavailableError     no model is loaded, or the server is draining
     """
@@ -39,6 +44,17 @@ class QueueFullError(RequestError):
     def __init__(self, retry_s: float) -> None:
         super().__init__(f"the queue is full; send again after {retry_s:.2f} s, or use StreamTag, which waits")
         self.retry_s = retry_s
+
+
+class TooLateError(RequestError):
+    """What waits already would take longer than the deadline allows; `retry_s` is when it may have gone, in seconds."""
+
+    def __init__(self, wait_s: float, left_s: float) -> None:
+        self.retry_s = min(max(wait_s - left_s, 0.05), 10.0)
+        super().__init__(
+            f"the answer would come in about {wait_s:.2f} s, after the deadline in {left_s:.2f} s; "
+            f"send again after {self.retry_s:.2f} s, or allow more time"
+        )
 
 
 class DeadlineError(RequestError):

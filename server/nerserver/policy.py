@@ -3,7 +3,7 @@
 No clock, no lock, no event loop: the caller says what time it is and holds the lines.
 """
 
-from bisect import insort
+from bisect import bisect, insort
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -65,6 +65,10 @@ class Line(Generic[ItemT]):
         self._entries[:looked_at] = kept
         return [entry[3] for entry in kept]
 
+    def ahead_of(self, turn: int, due: float) -> float:
+        """The part of the line that stands ahead of one who comes now, from 0 to 1."""
+        return bisect(self._entries, (turn, due, self._arrivals + 1)) / max(len(self._entries), 1)
+
     def left(self, count: int) -> None:
         """Say that so many no longer wait, wherever they stand, so that they do not pile up."""
         self._left += count
@@ -87,9 +91,13 @@ class Shares:
 
     def turn(self, source: Hashable, tokens: int) -> int:
         """The turn of a source's next sentence."""
-        start = max(self._now, self._ends.get(source, 0.0))
-        self._ends[source] = start + tokens
-        return int(start // self._quantum)
+        turn = self.next_turn(source)
+        self._ends[source] = self._start(source) + tokens
+        return turn
+
+    def next_turn(self, source: Hashable) -> int:
+        """The turn that a source's next sentence would have."""
+        return int(self._start(source) // self._quantum)
 
     def advance(self, tokens: int, first_turn: int | None) -> None:
         """Say that so many tokens were taken, and the first turn that still waits (None: nobody does)."""
@@ -98,6 +106,9 @@ class Shares:
             return
         self._now = max(self._now + tokens / max(len(self._ends), 1), float(first_turn * self._quantum))
         self._ends = {source: end for source, end in self._ends.items() if end > self._now}
+
+    def _start(self, source: Hashable) -> float:
+        return max(self._now, self._ends.get(source, 0.0))
 
 
 def compose(

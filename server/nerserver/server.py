@@ -16,7 +16,9 @@ from nermodel.tagger import Tagger
 from nerserver.address import check_address
 from nerserver.batcher import Batcher
 from nerserver.engine import Engine, check_precision, choose_device, tagger_for, warm_up
+from nerserver.errors import StartError
 from nerserver.guard import Guard
+from nerserver.metrics import Metrics
 from nerserver.policy import Budget
 from nerserver.reload import Reloader, cause_of, log_refused
 from nerserver.service import NAME, Service
@@ -27,10 +29,6 @@ KEEPALIVE_MS = 30_000
 PING_TIMEOUT_MS = 10_000
 LINGER_S = 0.25  # what watchers of health get to go
 SWITCH_INTERVAL_S = 0.001  # the event loop gets the interpreter back from text work within it (default: 0.005)
-
-
-class StartError(Exception):
-    """The server cannot start: one line that says what, why and what to do."""
 
 
 class Server:
@@ -49,12 +47,15 @@ class Server:
         self.address = settings.address  # with the real port once started
         self.engine = Engine(self.threads)
         budget = Budget(settings.max_batch_tokens, settings.max_batch_sentences)
-        self._batcher: Batcher[Model] = Batcher(self.engine.tag, budget, settings.max_queue_tokens)
+        self.metrics = Metrics()
+        self._batcher: Batcher[Model] = Batcher(
+            self.engine.tag, budget, settings.max_queue_tokens, observe=self.metrics.batch
+        )
         # Two threads, so that a short text need not wait for a long one; more would only take from the event loop.
         self._text = ThreadPoolExecutor(2, "text")
         # On one CPU thread, so that a reload takes little from the model that serves.
         self._loader = ThreadPoolExecutor(1, "loader", initializer=torch.set_num_threads, initargs=(1,))
-        self._service = Service(settings, self.engine, self._batcher, self._text)
+        self._service = Service(settings, self.engine, self._batcher, self._text, self.metrics)
         self._reloader = Reloader(settings.model, self._prepare, self._install, settings.reload_poll_s)
         self.reloads = self._reloader.reloads
         self._health = health.aio.HealthServicer()
@@ -62,6 +63,9 @@ class Server:
         self._grpc.add_generic_rpc_handlers((self._service.handlers(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         reflection.enable_server_reflection((NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), self._grpc)
+        self.metrics.watch("waiting_tokens", "Tokens that wait for the engine.", lambda: self._batcher.waiting_tokens)
+        self.metrics.watch("calls", "Calls of Tag and StreamTag in flight.", lambda: self._service.calls)
+        self.metrics.watch("streams", "Streams among them.", lambda: self._service.streams)
         self._tasks: list[asyncio.Task[None]] = []
         self._stop = asyncio.Event()
         self.model_path: Path | None = None  # of the model that serves
@@ -78,7 +82,7 @@ class Server:
             raise StartError(f"cannot listen on {self.settings.address}; give another --address") from error
         self.address = f"{self.settings.address.rpartition(':')[0]}:{port}"
         await self._grpc.start()
-        self._tasks = [asyncio.create_task(self._batcher.serve())]
+        self._tasks = [asyncio.create_task(self._batcher.serve()), asyncio.create_task(self.metrics.follow_lag())]
         if folder:
             self._tasks.append(asyncio.create_task(self._reloader.follow()))
 
@@ -148,6 +152,7 @@ class Server:
     async def _install(self, tagger: Tagger, path: Path) -> None:
         self.engine.install(tagger)
         self.model_path = path
+        self.metrics.serves(tagger.model.version)
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
 
     async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:

@@ -27,6 +27,7 @@ from nerserver.errors import (
     UnavailableError,
     log_failure,
 )
+from nerserver.metrics import Metrics
 from nerserver.settings import Settings
 from nerserver.splitting import Split, split_all
 from nerserver.stream import Stream, Window, Work
@@ -43,8 +44,11 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class Service:
     """Answers calls with the engine's model, through the batcher; `thread` is for work over long texts."""
 
-    def __init__(self, settings: Settings, engine: Engine, batcher: Batcher[Model], thread: Executor) -> None:
+    def __init__(
+        self, settings: Settings, engine: Engine, batcher: Batcher[Model], thread: Executor, metrics: Metrics
+    ) -> None:
         self._settings = settings
+        self._metrics = metrics
         self._engine = engine
         self._batcher = batcher
         self._thread = thread
@@ -71,6 +75,16 @@ class Service:
             },
         )
 
+    @property
+    def calls(self) -> int:
+        """Calls of Tag and StreamTag in flight."""
+        return self._calls
+
+    @property
+    def streams(self) -> int:
+        """Streams among them."""
+        return len(self._streams)
+
     def drain(self) -> None:
         """Take no more work: new calls are refused, streams end once what they read is answered."""
         self._draining = True
@@ -85,9 +99,10 @@ class Service:
         """Answer one request; what it is refused for ends the call with a code (see tagger.proto)."""
         with self._call():
             try:
-                self._check_ready()
-                request = wire.read(wire.decode(pb.TagRequest, data), len(data), self._settings)
-                return await self._answer(request, context.peer(), _deadline(context), wait=False)
+                with self._metrics.request("Tag"):
+                    self._check_ready()
+                    request = wire.read(wire.decode(pb.TagRequest, data), len(data), self._settings)
+                    return await self._answer(request, context.peer(), _deadline(context), wait=False)
             except RequestError as refusal:
                 await _abort(context, refusal)
 
@@ -135,8 +150,10 @@ class Service:
                 inputs = max(len(request.inputs), 1)
                 answer = partial(self._answer_in_stream, request, source, deadline)
             except RequestError as refusal:
+                self._metrics.refused("StreamTag", refusal)
                 answer = partial(_same, wire.error_response(request_id, refusal))
             except Exception as error:
+                self._metrics.failed("StreamTag")
                 answer = partial(_same, wire.error_response(request_id, log_failure(error)))
             return Work(inputs, len(data), bool(by_completion), answer)
 
@@ -144,7 +161,8 @@ class Service:
 
     async def _answer_in_stream(self, request: wire.Request, source: Hashable, deadline: float) -> pb.TagResponse:
         try:
-            return await self._answer(request, source, deadline, wait=True)
+            with self._metrics.request("StreamTag"):
+                return await self._answer(request, source, deadline, wait=True)
         except (DeadlineError, UnavailableError):
             raise
         except RequestError as refusal:
@@ -172,7 +190,12 @@ class Service:
             answers, model = reply.answers, reply.model or model
             timing.queue_us, timing.compute_us = _us(reply.queue_s), _us(reply.compute_s)
             timing.batch_size = reply.batch_size
-        respond = partial(wire.response, request, _results(parts, answers), model.version, timing)
+            self._metrics.queued(reply.queue_s)
+        results = _results(parts, answers)
+        for result in results:
+            if not isinstance(result, wire.Found):
+                self._metrics.bad_input("refused" if isinstance(result, InvalidError) else "failed")
+        respond = partial(wire.response, request, results, model.version, timing)
         if sum(map(_items, answers)) <= ASIDE_ITEMS:
             return respond()
         return await asyncio.get_running_loop().run_in_executor(self._thread, respond)

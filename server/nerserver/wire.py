@@ -24,6 +24,7 @@ from nerserver.errors import (
     NotFoundError,
     QueueFullError,
     RequestError,
+    TooLateError,
     UnavailableError,
 )
 from nerserver.settings import Settings
@@ -38,6 +39,7 @@ CODES: dict[type[RequestError], grpc.StatusCode] = {
     NotBuiltError: grpc.StatusCode.UNIMPLEMENTED,
     NotFoundError: grpc.StatusCode.NOT_FOUND,
     QueueFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    TooLateError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     DeadlineError: grpc.StatusCode.DEADLINE_EXCEEDED,
     UnavailableError: grpc.StatusCode.UNAVAILABLE,
 }
@@ -138,7 +140,7 @@ def error_response(request_id: str, error: RequestError | Failure) -> pb.TagResp
 
 def details(refusal: RequestError) -> tuple[tuple[str, bytes], ...]:
     """What a refusal adds to its code and message, as trailing metadata (see grpc_status)."""
-    if not isinstance(refusal, QueueFullError):
+    if not isinstance(refusal, (QueueFullError, TooLateError)):
         return ()
     retry = error_details_pb2.RetryInfo()
     retry.retry_delay.FromNanoseconds(int(refusal.retry_s * 1e9))

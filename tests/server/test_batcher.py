@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from nermodel.tagger import Answer, Ask, Entity
 from nerserver.batcher import BULK_EVERY, Batcher, Reply
-from nerserver.errors import DeadlineError, Failure, QueueFullError
+from nerserver.errors import DeadlineError, Failure, QueueFullError, TooLateError
 from nerserver.policy import Budget
 
 Sentences = Sequence[Sequence[str]]
@@ -325,6 +325,52 @@ async def test_check() -> None:
     with pytest.raises(DeadlineError):
         batcher.check("other", deadline=5.0, wait=True)
     waiting.cancel()
+
+
+async def test_what_cannot_be_in_time_is_refused_at_once() -> None:
+    """A deadline that what waits ahead would outlast is refused with when to come again; a later one is let in."""
+    clock = Clock()
+    engine = FakeEngine()
+    batcher = batcher_of(engine, tokens=10, clock=clock)
+
+    def second_a_batch() -> None:
+        clock.now += 1
+
+    engine.after = second_a_batch
+    async with running(batcher):
+        for _ in range(30):
+            await batcher.tag([["a"] * 10], "s")
+        engine.gate.clear()
+        waiting = [asyncio.create_task(batcher.tag([["a"] * 10], number)) for number in range(20)]
+        await settle()
+        with pytest.raises(TooLateError) as refused:
+            batcher.check("s", clock.now + 10)
+        batcher.check("s", clock.now + 30)
+        batcher.check("s", clock.now + 10, wait=True)
+        with pytest.raises(TooLateError):
+            batcher.check("s", clock.now + 10, bulk=True)
+        engine.gate.set()
+        await asyncio.gather(*waiting)
+        batcher.check("s", clock.now + 10)
+    assert 5 < refused.value.retry_s <= 10
+
+
+async def test_a_near_deadline_waits_for_those_before_it_alone() -> None:
+    """Who would overtake what waits is not refused for its sake."""
+    clock = Clock()
+    engine = FakeEngine()
+    batcher = batcher_of(engine, tokens=10, clock=clock)
+    async with running(batcher):
+        engine.gate.clear()
+        first = asyncio.create_task(batcher.tag([["a"] * 10] * 50, "greedy"))
+        await settle()
+        for _ in range(200):
+            batcher._pace.learn(10, 1.0)
+        with pytest.raises(TooLateError):
+            batcher.check("greedy", clock.now + 5)
+        batcher.check("modest", clock.now + 5)
+        engine.gate.set()
+        await first
 
 
 async def test_cancelled_while_waiting_for_room() -> None:
