@@ -4,7 +4,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from nerclient.admin import Admin
     from nerclient.client import Client
+    from nerclient.credentials import Tls
     from nerclient.errors import (
         DeadlineExceeded,
         InternalError,
@@ -12,16 +14,19 @@ if TYPE_CHECKING:
         NerstreamError,
         NotFound,
         ProtocolError,
+        Refused,
         ResourceExhausted,
         Unauthenticated,
         Unavailable,
         Unimplemented,
+        Untrusted,
     )
-    from nerclient.results import Entity, Input, Limits, Model, Result, Token
+    from nerclient.results import Entity, Input, Limits, Model, Result, Token, Version
     from nerclient.retry import Retry
     from nerclient.sync import SyncClient
 
 __all__ = [
+    "Admin",
     "Client",
     "DeadlineExceeded",
     "Entity",
@@ -33,21 +38,25 @@ __all__ = [
     "NerstreamError",
     "NotFound",
     "ProtocolError",
+    "Refused",
     "ResourceExhausted",
     "Result",
     "Retry",
     "SyncClient",
+    "Tls",
     "Token",
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",
+    "Untrusted",
+    "Version",
 ]
 
 
 def __getattr__(name: str) -> object:
     """Imports a name when it is first used, so that `nerclient --help` does not wait for grpc."""
     if name in __all__:
-        for home in ("errors", "results", "retry", "client", "sync"):
+        for home in ("errors", "results", "retry", "credentials", "client", "sync", "admin"):
             module = import_module(f"nerclient.{home}")
             if name in vars(module):
                 return vars(module)[name]

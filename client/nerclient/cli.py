@@ -9,20 +9,34 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Coroutine
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nerclient import admin_cli
 from nerclient.address import DEFAULT_ADDRESS
+from nerclient.command import (
+    INTERRUPTED,
+    OK,
+    SOME_FAILED,
+    UNAVAILABLE,
+    USAGE,
+    Address,
+    Ca,
+    Cert,
+    Key,
+    TokenFile,
+    UseTls,
+    connect,
+    run,
+    say,
+    unwritable,
+)
 
 if TYPE_CHECKING:
-    from nerclient.client import Client
     from nerclient.results import Model
-
-OK, SOME_FAILED, USAGE, UNAVAILABLE, INTERRUPTED = 0, 1, 2, 3, 130
 
 app = typer.Typer(
     add_completion=False,
@@ -30,10 +44,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Address = Annotated[
-    str, typer.Option("--address", "-a", envvar="NERCLIENT_ADDRESS", help="Where the server is: HOST:PORT.")
-]
+app.add_typer(admin_cli.app, name="admin")
 
 
 class Output(StrEnum):
@@ -57,6 +68,11 @@ def nerclient() -> None:
 def tag(
     files: Annotated[list[str], typer.Argument(metavar="FILE", help="UTF-8 files; - is standard input.")],
     address: Address = DEFAULT_ADDRESS,
+    tls: UseTls = False,
+    ca: Ca = None,
+    cert: Cert = None,
+    key: Key = None,
+    token_file: TokenFile = None,
     output: Annotated[Output, typer.Option("--format", "-f", help="What to write.")] = Output.TEXT,
     tokens: Annotated[
         bool, typer.Option("--tokens", help="Every line is a sentence of space-separated words.")
@@ -103,7 +119,7 @@ def tag(
         raise typer.BadParameter("--tokens and --conll exclude each other: give the one that fits the files")
     if min_probability is not None and output is not Output.JSONL:
         raise typer.BadParameter("--min-probability finds names that may overlap: give --format jsonl with it")
-    client = _client(address)
+    client = connect(address, tls, ca, cert, key, token_file)
 
     from nerclient import documents, render
     from nerclient.tagging import Tagging
@@ -118,24 +134,24 @@ def tag(
     parse = documents.conll if conll else documents.token_lines if tokens else documents.texts
     progress = sys.stderr.isatty() and not sys.stdout.isatty() and "-" not in files
 
-    async def run() -> int:
-        tagging = Tagging(files, parse, form, _say)
-        async with client:
-            await tagging.run(
-                client,
-                scores=scores,
-                tags=output is Output.CONLL,
-                min_probability=min_probability,
-                progress=progress,
-            )
+    async def command() -> int:
+        tagging = Tagging(files, parse, form, say)
+        await tagging.run(
+            client, scores=scores, tags=output is Output.CONLL, min_probability=min_probability, progress=progress
+        )
         return SOME_FAILED if tagging.failures else OK
 
-    return _run(run())
+    return run(client, command)
 
 
 @app.command()
 def health(
     address: Address = DEFAULT_ADDRESS,
+    tls: UseTls = False,
+    ca: Ca = None,
+    cert: Cert = None,
+    key: Key = None,
+    token_file: TokenFile = None,
     wait: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Wait so long for it to be ready.")] = 0,
 ) -> int:
     """Says whether the server is ready.
@@ -145,102 +161,75 @@ def health(
     \b
         nerclient health --wait 60 && nerclient tag corpus.txt
     """
-    client = _client(address, timeout_s=min(5.0, wait or 5.0))
+    client = connect(address, tls, ca, cert, key, token_file, timeout_s=min(5.0, wait or 5.0))
 
     from nerclient.errors import DeadlineExceeded, Unavailable
 
-    async def run() -> int:
+    async def command() -> int:
         now = asyncio.get_running_loop().time
         deadline = now() + wait
-        async with client:
-            while True:
-                try:
-                    status = await client.health()
-                    problem = f"the server at {address} is {status}"
-                except (DeadlineExceeded, Unavailable) as error:
-                    status, problem = "", str(error)
-                if status == "SERVING":
-                    typer.echo(status)
-                    return OK
-                if now() >= deadline:
-                    _say(f"{problem} (waited {wait:g} s)" if wait else problem)
-                    return UNAVAILABLE
-                await asyncio.sleep(min(0.25, deadline - now()))
+        while True:
+            try:
+                status = await client.health()
+                problem = f"the server at {address} is {status}"
+            except (DeadlineExceeded, Unavailable) as error:
+                status, problem = "", str(error)
+            if status == "SERVING":
+                typer.echo(status)
+                return OK
+            if now() >= deadline:
+                say(f"{problem} (waited {wait:g} s)" if wait else problem)
+                return UNAVAILABLE
+            await asyncio.sleep(min(0.25, deadline - now()))
 
-    return _run(run())
+    return run(client, command)
 
 
 @app.command()
 def model(
     address: Address = DEFAULT_ADDRESS,
+    tls: UseTls = False,
+    ca: Ca = None,
+    cert: Cert = None,
+    key: Key = None,
+    token_file: TokenFile = None,
     as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
 ) -> int:
     """Describes the model that the server has loaded.
 
     Its version, labels and tags, the figures measured when it was trained, and the limits of what the server accepts.
     """
-    client = _client(address)
+    client = connect(address, tls, ca, cert, key, token_file)
 
-    async def run() -> int:
-        async with client:
-            described = await client.model()
+    async def command() -> int:
+        described = await client.model()
         typer.echo(
             json.dumps(dataclasses.asdict(described), default=datetime.isoformat) if as_json else _described(described)
         )
         return OK
 
-    return _run(run())
+    return run(client, command)
 
 
 def main() -> None:
     """Runs the command line and exits."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own log lines would stand between ours
     if sys.stdout is None:
-        _say("standard output is closed; redirect it to a file or /dev/null")
+        say("standard output is closed; redirect it to a file or /dev/null")
         sys.exit(SOME_FAILED)
     try:
         code = app(prog_name="nerclient", standalone_mode=False)
         sys.stdout.flush()
     except OSError as error:
-        code = _unwritable(error)
+        code = unwritable(error)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         path = context.command_path if context else "nerclient"
-        _say(f"{error.format_message().rstrip('.')}; see `{path} --help`")
+        say(f"{error.format_message().rstrip('.')}; see `{path} --help`")
         code = USAGE
     sys.exit(code)
-
-
-def _client(address: str, timeout_s: float = 60.0) -> "Client":
-    from nerclient.client import Client
-
-    try:
-        return Client(address, timeout_s=timeout_s)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--address") from None
-
-
-def _run(command: Coroutine[Any, Any, int]) -> int:
-    from nerclient.errors import NerstreamError
-
-    try:
-        return asyncio.run(command)
-    except NerstreamError as error:
-        _say(str(error))
-        return UNAVAILABLE
-    except OSError as error:
-        return _unwritable(error)
-
-
-def _unwritable(error: OSError) -> int:
-    """What a failure of standard output comes to; what it still buffers must not fail again at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    if isinstance(error, BrokenPipeError):  # its reader has seen enough
-        return OK
-    _say(f"cannot write the output: {error.strerror}")
-    return SOME_FAILED
 
 
 def _described(described: "Model") -> str:
@@ -257,7 +246,3 @@ def _described(described: "Model") -> str:
     }
     width = max(map(len, rows))
     return "\n".join(f"{name:{width}}  {value}" for name, value in rows.items())
-
-
-def _say(message: str) -> None:
-    typer.echo(f"nerclient: {' '.join(message.split())}", err=True)

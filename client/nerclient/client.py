@@ -1,50 +1,40 @@
 """The asyncio client."""
 
-import asyncio
 import itertools
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from contextlib import aclosing
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeVar, overload
+from typing import Any, Self, overload
 
-import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from ner.v1 import tagger_pb2 as pb
 from ner.v1.tagger_pb2_grpc import TaggerStub
 from nerclient import wire
-from nerclient.address import DEFAULT_ADDRESS, check
-from nerclient.errors import NerstreamError, NotFound, ResourceExhausted, Unavailable
+from nerclient.address import DEFAULT_ADDRESS
+from nerclient.connection import Connection
+from nerclient.credentials import Tls
+from nerclient.errors import NotFound
 from nerclient.feed import Feed
 from nerclient.results import Input, Model, Result
 from nerclient.retry import Retry
-from nerclient.status import translated
 from nerclient.stream import Call, Pack, Stream
 
 SERVICE = "ner.v1.Tagger"
 
 _STREAM_INPUTS = 32  # in one message: enough that the cost of a message vanishes, few enough to answer soon
 _STREAM_BYTES = 64 * 1024
-_CHANNEL_OPTIONS = [
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.http2.ping_timeout_ms", 10_000),  # the one that grpc 1.85 obeys
-    ("grpc.http2.bdp_probe", 0),  # otherwise megabytes pile up in front of a reader that pauses
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 2_000),
-    ("grpc.max_send_message_length", -1),  # the server's Limits rule
-    ("grpc.max_receive_message_length", 64 * 1024 * 1024),
-]
-_Reply = TypeVar("_Reply")
 
 
 class Client:
     """A connection to one nerstream server, for any number of calls at once, in one event loop.
 
-    `address` is HOST:PORT. `timeout_s` bounds each unary call with its retries, and on a stream the wait
+    `address` is HOST:PORT. Without `tls` the connection is plaintext. `token` proves who calls; without TLS it goes to
+    this machine's own servers only. `timeout_s` bounds each unary call with its retries, and on a stream the wait
     for the next answer while one is due. `retry` is for a server that was reached before; one that was never reached
-    fails at once. Raises ValueError for an address of another form.
+    fails at once. Raises ValueError for an address of another form and for a token that must not or cannot be sent. To
+    enter the context raises OSError or ValueError for a file of `tls` that is of no use.
 
         async with Client("127.0.0.1:50051") as client:
             result = await client.tag("Steve Jobs founded Apple.")
@@ -58,28 +48,25 @@ class Client:
         self,
         address: str = DEFAULT_ADDRESS,
         *,
+        tls: Tls | None = None,
+        token: str | None = None,
         timeout_s: float = 60.0,
         retry: Retry = Retry(),  # noqa: B008 frozen
     ) -> None:
-        check(address)
-        self._address = address
-        self._timeout_s = timeout_s
-        self._retry = retry
-        self._channel: grpc.aio.Channel | None = None
-        self._reached = False
+        self.connection = Connection(  # shared with Admin
+            address, tls=tls, token=token, timeout_s=timeout_s, retry=retry, forget=self._forget
+        )
         self._model: Model | None = None  # the last one described as serving now
         self._tables: dict[str, tuple[str, ...]] = {}  # Model.tags by version
 
     async def __aenter__(self) -> Self:
-        self._channel = grpc.aio.insecure_channel(self._address, options=_CHANNEL_OPTIONS)
+        self.connection.open()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._channel is not None:
-            await self._channel.close()
-        self._channel = None
+        await self.connection.close()
 
     @overload
     async def tag(  # type: ignore[overload-overlap]  # a str is an iterable of str, and never meant as one
@@ -132,7 +119,7 @@ class Client:
             if request.message is None:
                 results += map(wire.refused, request.items)
             else:
-                response = await self._unary(self._stub().Tag, request.message)
+                response = await self.connection.unary(self._stub().Tag, request.message)
                 results += await self._unpack(tags, request, response)
         return results
 
@@ -186,18 +173,16 @@ class Client:
                 most_inputs=min(_STREAM_INPUTS, limits.max_inputs),
                 most_bytes=min(_STREAM_BYTES, limits.max_request_bytes),
             )
-            return self._stub().StreamTag(), pack
+            return self._stub().StreamTag(metadata=self.connection.metadata), pack
 
         await self._known_model()  # what is wrong with the server is known before the source is touched
         stream = Stream(
             Feed(inputs, window),
-            address=self._address,
+            self.connection,
             open_call=open_call,
             unpack=partial(self._unpack, tags),
             forget=self._forget,
             most_inputs=_STREAM_INPUTS,
-            timeout_s=self._timeout_s,
-            retry=self._retry,
         )
         async with aclosing(stream.batches()) as batches:
             async for results in batches:
@@ -205,7 +190,7 @@ class Client:
 
     async def model(self, version: str = "") -> Model:
         """The model that serves now, or an earlier version of it, by Result.model_version."""
-        message = await self._unary(self._stub().GetModel, pb.GetModelRequest(version=version))
+        message = await self.connection.unary(self._stub().GetModel, pb.GetModelRequest(version=version))
         model = wire.model(message)
         self._tables[model.version] = model.tags
         if not version:
@@ -214,20 +199,12 @@ class Client:
 
     async def health(self) -> str:
         """The server's own word on its health: "SERVING", "NOT_SERVING" or "SERVICE_UNKNOWN"."""
-        ask = health_pb2_grpc.HealthStub(self._connected()).Check
+        ask = health_pb2_grpc.HealthStub(self.connection.channel()).Check
         try:
-            reply = await self._unary(ask, health_pb2.HealthCheckRequest(service=SERVICE))
+            reply = await self.connection.unary(ask, health_pb2.HealthCheckRequest(service=SERVICE))
         except NotFound:
             return "SERVICE_UNKNOWN"
         return str(health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status))
-
-    def _connected(self) -> grpc.aio.Channel:
-        """The channel; if its connection went away, what was learnt over that one is forgotten."""
-        if self._channel is None:
-            raise RuntimeError("the client is not connected: use it inside `async with Client(...) as client`")
-        if self._channel.get_state() is not grpc.ChannelConnectivity.READY:
-            self._forget()
-        return self._channel
 
     def _forget(self) -> None:
         """Drops what the server said of itself: the one that answers next may have other limits and tag tables."""
@@ -235,10 +212,10 @@ class Client:
         self._tables.clear()
 
     def _stub(self) -> Any:
-        return TaggerStub(self._connected())  # type: ignore[no-untyped-call]
+        return TaggerStub(self.connection.channel())  # type: ignore[no-untyped-call]
 
     async def _known_model(self) -> Model:
-        self._connected()
+        self.connection.channel()
         return self._model or await self.model()
 
     async def _unpack(self, tags: bool, request: wire.Request, response: pb.TagResponse) -> list[Result]:
@@ -246,31 +223,3 @@ class Client:
         if tags and not response.HasField("error"):
             table = self._tables.get(response.model_version) or (await self.model(response.model_version)).tags
         return wire.unpack(request, response, table)
-
-    async def _unary(self, method: Callable[..., Awaitable[_Reply]], request: Any) -> _Reply:
-        """One call, tried again within the timeout while the server is full or, if it was reached before, away."""
-        now = asyncio.get_running_loop().time
-        deadline = now() + self._timeout_s
-        failures = 0
-        while True:
-            try:
-                with translated(self._address):
-                    reply = await method(request, timeout=deadline - now())
-            except NerstreamError as error:
-                if isinstance(error, Unavailable):
-                    self._forget()
-                failures += 1
-                delay_s = self._delay_s(error, failures)
-                if delay_s is None or now() + delay_s >= deadline:
-                    raise
-            else:
-                self._reached = True
-                return reply
-            await asyncio.sleep(delay_s)
-
-    def _delay_s(self, error: NerstreamError, failures: int) -> float | None:
-        if isinstance(error, ResourceExhausted):
-            return error.retry_after_s
-        if isinstance(error, Unavailable) and self._reached:
-            return self._retry.delay_s(failures)
-        return None

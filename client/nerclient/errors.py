@@ -4,7 +4,9 @@ NerstreamError
 ├── InvalidInput          cannot be tagged as it is: not Unicode, over a limit, or refused by the server
 ├── NotFound              the server does not know that model or version
 ├── Unimplemented         the server does not offer this call or option
-├── Unauthenticated       the server wants credentials, or other ones
+├── Unauthenticated       the server wants a token, or another one
+├── Untrusted             the server does not prove that it is the one meant: its certificate, or that it has none
+├── Refused               the server is in no state to do it, such as a checkpoint that does not prove good
 ├── ResourceExhausted     the server is full, or a message is too large
 ├── DeadlineExceeded      no answer in time
 ├── Unavailable           the server cannot be reached, is stopping, or has no model
@@ -31,7 +33,15 @@ class Unimplemented(NerstreamError):
 
 
 class Unauthenticated(NerstreamError):
-    """The server wants credentials, or does not accept the ones given."""
+    """The server wants a token, or does not accept the one given."""
+
+
+class Untrusted(NerstreamError):
+    """The server is not proven to be the one meant; nothing was sent to it, and trying again does not help."""
+
+
+class Refused(NerstreamError):
+    """The server understood, and is in no state to do it; its message says why."""
 
 
 class ResourceExhausted(NerstreamError):

@@ -71,3 +71,15 @@ class Model:
     limits: Limits
     create_time: datetime | None  # aware, UTC
     sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One checkpoint in the model's folder, in the words of ner.v1's Version."""
+
+    version: str  # "en/000003"
+    serving: bool
+    pinned: bool
+    refused: str  # why it was, or empty
+    update_time: datetime | None  # aware, UTC; when its file was last written
+    bytes: int

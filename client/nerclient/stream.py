@@ -10,11 +10,10 @@ from typing import TypeAlias
 import grpc
 
 from ner.v1 import tagger_pb2 as pb
-from nerclient.errors import DeadlineExceeded, ProtocolError, Unavailable
+from nerclient.connection import Connection
+from nerclient.errors import DeadlineExceeded, ProtocolError, ResourceExhausted, Unavailable
 from nerclient.feed import Feed
 from nerclient.results import Input, Result
-from nerclient.retry import Retry
-from nerclient.status import translated
 from nerclient.wire import Request, refused
 
 _log = logging.getLogger(__name__)
@@ -26,31 +25,28 @@ Pack: TypeAlias = Callable[[list[Input]], list[Request]]
 class Stream:
     """Sends what the feed has at hand, and yields the answers in order.
 
-    `pending` holds every request without an answer, oldest first. A stream that breaks is opened again and all of
-    `pending` is sent again: answers come in the order of requests, so none is lost and none comes twice. `open_call`
-    also says how to pack for the server as it is now, and `forget` is told of every break.
+    `pending` holds every request without an answer, oldest first. A stream that breaks, or that a full server asks to
+    come back later, is opened again and all of `pending` is sent again: answers come in the order of requests, so none
+    is lost and none comes twice. `open_call` also says how to pack for the server as it is now, and `forget` is told of
+    every break.
     """
 
     def __init__(
         self,
         feed: Feed,
+        connection: Connection,
         *,
-        address: str,
         open_call: Callable[[], Awaitable[tuple[Call, Pack]]],
         unpack: Callable[[Request, pb.TagResponse], Awaitable[list[Result]]],
         forget: Callable[[], None],
         most_inputs: int,
-        timeout_s: float,
-        retry: Retry,
     ) -> None:
         self._feed = feed
-        self._address = address
+        self._connection = connection
         self._open_call = open_call
         self._unpack = unpack
         self._forget = forget
         self._most_inputs = most_inputs
-        self._timeout_s = timeout_s
-        self._retry = retry
         self._pending: deque[Request] = deque()
         self._progress = asyncio.Event()  # something is pending, or the writer is done
         self._failures = 0  # in a row, with no answer between them
@@ -68,17 +64,13 @@ class Stream:
                         yield results
                     await self._part(call)
                     break
-                except Unavailable as error:
-                    self._forget()
-                    self._failures += 1
-                    delay_s = self._retry.delay_s(self._failures)
-                    if delay_s is None:
-                        raise Unavailable(f"{error} (gave up after {self._failures} attempts)") from error
+                except (Unavailable, ResourceExhausted) as error:
+                    delay_s = self._delay_s(error)
                 finally:
                     call.cancel()
                     writer.cancel()
                     await asyncio.wait([writer])
-                _log.info("the stream to %s broke and is opened again in %.1f s", self._address, delay_s)
+                _log.info("the stream to %s broke and is opened again in %.1f s", self._connection.address, delay_s)
                 await asyncio.sleep(delay_s)
             if self._feed.error is not None:
                 raise self._feed.error
@@ -126,19 +118,36 @@ class Stream:
 
     async def _read(self, call: Call) -> pb.TagResponse:
         try:
-            with translated(self._address):
-                async with asyncio.timeout(self._timeout_s):
+            with self._connection.translated():
+                async with asyncio.timeout(self._connection.timeout_s):
                     response = await call.read()
         except TimeoutError as error:
-            message = f"no answer from {self._address} within {self._timeout_s:g} s: try again, or allow more time"
-            raise DeadlineExceeded(message) from error
+            after = f"{self._connection.address} within {self._connection.timeout_s:g} s"
+            raise DeadlineExceeded(f"no answer from {after}: try again, or allow more time") from error
         if isinstance(response, pb.TagResponse):
             return response
-        raise Unavailable(f"the server at {self._address} ended the stream before it had answered everything")
+        raise Unavailable(
+            f"the server at {self._connection.address} ended the stream before it had answered everything"
+        )
+
+    def _delay_s(self, error: Unavailable | ResourceExhausted) -> float:
+        """Seconds to wait after a break; raises the error when it is no use, or enough."""
+        self._forget()
+        self._failures += 1
+        delay_s = self._connection.retry.delay_s(self._failures)
+        if isinstance(error, ResourceExhausted):
+            if delay_s is None or error.retry_after_s is None or error.retry_after_s > self._connection.timeout_s:
+                raise error
+            return max(delay_s, error.retry_after_s)
+        if delay_s is None:
+            raise Unavailable(f"{error} (gave up after {self._failures} attempts)") from error
+        return delay_s
 
     async def _part(self, call: Call) -> None:
         """Lets the server end the stream, so that it sees no cancellation; how it ends no longer matters."""
         with suppress(grpc.aio.AioRpcError, TimeoutError):
             async with asyncio.timeout(_GOODBYE_S):
                 if isinstance(await call.read(), pb.TagResponse):
-                    raise ProtocolError(f"the server at {self._address} answered more requests than it was sent")
+                    raise ProtocolError(
+                        f"the server at {self._connection.address} answered more requests than it was sent"
+                    )

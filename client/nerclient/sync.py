@@ -11,6 +11,7 @@ from typing import Any, Self, TypeVar, overload
 
 from nerclient.address import DEFAULT_ADDRESS
 from nerclient.client import Client
+from nerclient.credentials import Tls
 from nerclient.results import Input, Model, Result
 from nerclient.retry import Retry
 
@@ -30,17 +31,23 @@ class SyncClient:
         self,
         address: str = DEFAULT_ADDRESS,
         *,
+        tls: Tls | None = None,
+        token: str | None = None,
         timeout_s: float = 60.0,
         retry: Retry = Retry(),  # noqa: B008 frozen
     ) -> None:
-        self._client = Client(address, timeout_s=timeout_s, retry=retry)
+        self._client = Client(address, tls=tls, token=token, timeout_s=timeout_s, retry=retry)
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def __enter__(self) -> Self:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="nerclient-loop", daemon=True)
         self._thread.start()
-        self._run(self._client.__aenter__())
+        try:
+            self._run(self._client.__aenter__())
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
         return self
 
     def __exit__(

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import re
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,7 +12,6 @@ from typing import Any
 
 import grpc
 import pytest
-from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc.code_pb2 import INTERNAL, INVALID_ARGUMENT, UNIMPLEMENTED
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
@@ -20,8 +19,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as grpc_health_aio
 from grpc_status import rpc_status
 
+from ner.v1 import admin_pb2_grpc, tagger_pb2_grpc
 from ner.v1 import tagger_pb2 as pb
-from ner.v1 import tagger_pb2_grpc
 from nerclient import Client, Retry
 
 TABLE = ["O", "B-ORG", "I-ORG", "B-PER", "I-PER"]
@@ -68,6 +67,7 @@ class Tagger:
         self.ended = asyncio.Event()  # a stream has ended, in whatever way
         self.half_closed = 0  # streams that ended because the caller had no more to send
         self.busy: list[float | None] = []  # Tag call i is refused as full, with that delay asked for
+        self.busy_streams: list[float | None] = []  # the same of StreamTag
         self.forge: dict[str, Any] = {}  # fields to falsify in every response
         self.scoreless = False  # scores are not offered
         self.unary_error: tuple[grpc.StatusCode, str] | None = None
@@ -77,6 +77,8 @@ class Tagger:
     ) -> AsyncIterator[pb.TagResponse]:
         left: float = self.breaks[self.streams] if self.streams < len(self.breaks) else float("inf")
         self.streams += 1
+        if self.busy_streams:
+            await self._refuse(context, self.busy_streams.pop(0))
         queue: asyncio.Queue[pb.TagRequest | None] = asyncio.Queue()
 
         async def read() -> None:
@@ -111,16 +113,7 @@ class Tagger:
         if self.unary_error:
             await context.abort(*self.unary_error)
         if self.busy:
-            delay_s = self.busy.pop(0)
-            details = []
-            if delay_s is not None:
-                info = RetryInfo()
-                info.retry_delay.FromTimedelta(timedelta(seconds=delay_s))
-                details = [AnyMessage()]
-                details[0].Pack(info)
-            status = Status(code=grpc.StatusCode.RESOURCE_EXHAUSTED.value[0], message="the queue is full")
-            status.details.extend(details)
-            await context.abort_with_status(rpc_status.to_status(status))
+            await self._refuse(context, self.busy.pop(0))
         return self._answer(request)
 
     async def GetModel(  # noqa: N802
@@ -145,6 +138,14 @@ class Tagger:
         """Waits until that many inputs have come."""
         async with self.received:
             await self.received.wait_for(lambda: sum(map(count_of, self.requests)) >= inputs)
+
+    async def _refuse(self, context: grpc.aio.ServicerContext[Any, Any], delay_s: float | None) -> None:
+        status = Status(code=grpc.StatusCode.RESOURCE_EXHAUSTED.value[0], message="the queue is full")
+        if delay_s is not None:
+            info = RetryInfo()
+            info.retry_delay.FromTimedelta(timedelta(seconds=delay_s))
+            status.details.add().Pack(info)
+        await context.abort_with_status(rpc_status.to_status(status))
 
     async def _receive(self, request: pb.TagRequest) -> None:
         async with self.received:
@@ -203,20 +204,41 @@ def count_of(request: pb.TagRequest) -> int:
     return len(request.packed.lengths) if request.HasField("packed") else len(request.inputs)
 
 
+class Door(grpc.aio.ServerInterceptor):
+    """Notes every call that comes in: its method and its authorizations."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, list[str]]] = []
+
+    async def intercept_service(self, continuation: Callable[..., Awaitable[Any]], details: Any) -> Any:
+        tokens = [value for key, value in details.invocation_metadata if key == "authorization"]
+        self.calls.append((details.method.rpartition("/")[2], tokens))
+        return await continuation(details)
+
+
 @dataclass
 class Server:
-    """A tagger that listens."""
+    """A tagger that listens, with `credentials` over TLS, and has an Admin if it is given one."""
 
     tagger: Tagger = field(default_factory=Tagger)
+    admin: admin_pb2_grpc.AdminServicer | None = None
+    credentials: grpc.ServerCredentials | None = None
+    door: Door = field(default_factory=Door)
     health: grpc_health_aio.HealthServicer = field(default_factory=grpc_health_aio.HealthServicer)
     address: str = "127.0.0.1:0"
 
     async def start(self) -> None:
-        self.grpc = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+        self.grpc = grpc.aio.server(interceptors=[self.door], options=[("grpc.so_reuseport", 0)])
         tagger_pb2_grpc.add_TaggerServicer_to_server(self.tagger, self.grpc)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self.grpc)
+        if self.admin is not None:
+            admin_pb2_grpc.add_AdminServicer_to_server(self.admin, self.grpc)  # type: ignore[no-untyped-call]
         await self.set_health("SERVING")
-        self.address = f"127.0.0.1:{self.grpc.add_insecure_port(self.address)}"
+        if self.credentials is None:
+            port = self.grpc.add_insecure_port(self.address)
+        else:
+            port = self.grpc.add_secure_port(self.address, self.credentials)
+        self.address = f"127.0.0.1:{port}"
         await self.grpc.start()
 
     async def stop(self) -> None:

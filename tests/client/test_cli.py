@@ -380,7 +380,7 @@ async def test_model(nerclient: Command) -> None:
     assert described["limits"]["max_inputs"] == 64
 
 
-@pytest.mark.parametrize("command", [[], ["tag"], ["health"], ["model"]])
+@pytest.mark.parametrize("command", [[], ["tag"], ["health"], ["model"], ["admin"], ["admin", "pin"]])
 async def test_help(nerclient: Command, command: list[str]) -> None:
     """Every command explains itself."""
     run = await nerclient(*command, "--help")

@@ -26,6 +26,7 @@ from nerclient import (
     Limits,
     NotFound,
     ProtocolError,
+    Refused,
     ResourceExhausted,
     Retry,
     SyncClient,
@@ -165,6 +166,14 @@ async def test_full_beyond_the_timeout_raises(client: Client, server: Server, de
     assert caught.value.retry_after_s == delay_s
 
 
+async def test_full_without_a_wait_is_not_hammered(server: Server) -> None:
+    """Where a full server asks for no wait at all, the client's own patience holds."""
+    server.tagger.busy = [0.0]
+    async with Client(server.address, retry=Retry(first_s=1000)) as client:
+        with pytest.raises(ResourceExhausted):
+            await client.tag("Ada")
+
+
 async def test_a_slow_server_runs_into_the_timeout(server: Server) -> None:
     """A call that takes longer than `timeout_s` raises DeadlineExceeded."""
     server.tagger.gate.clear()
@@ -189,6 +198,7 @@ async def test_cancelling_a_call(client: Client, server: Server) -> None:
         (grpc.StatusCode.INVALID_ARGUMENT, InvalidInput),
         (grpc.StatusCode.UNIMPLEMENTED, Unimplemented),
         (grpc.StatusCode.UNAUTHENTICATED, Unauthenticated),
+        (grpc.StatusCode.FAILED_PRECONDITION, Refused),
         (grpc.StatusCode.INTERNAL, InternalError),
         (grpc.StatusCode.UNKNOWN, InternalError),
     ],
@@ -300,7 +310,7 @@ def test_bad_addresses(address: str) -> None:
         ("failed to connect to all addresses; last error: X: Connection refused", "no server listens at h:1"),
         ("errors resolving h:1: [field:hostname lookup error: Domain name not found]", "host name in h:1 cannot be"),
         ("failed to connect to all addresses; last error: Failed parsing HTTP/2 (http1.x)", "does not speak gRPC"),
-        ("failed to connect to all addresses; last error: UNAVAILABLE: ipv4: Socket closed", "without TLS"),
+        ("failed to connect to all addresses; last error: UNAVAILABLE: ipv4: Socket closed", "--tls if it speaks TLS"),
         ("failed to connect to all addresses; last error: tcp handshaker timed out", "h:1"),
         ("failed to connect to all addresses; last error: No route to host", "cannot connect to h:1"),
         ("Socket closed", "connection to h:1 broke"),

@@ -20,11 +20,13 @@ from nerclient import (
     InvalidInput,
     NerstreamError,
     ProtocolError,
+    ResourceExhausted,
     Result,
     Retry,
     Unavailable,
     Unimplemented,
 )
+from nerclient.connection import Connection
 from nerclient.feed import Feed
 from nerclient.stream import Pack, Stream
 from nerclient.wire import Item, Request
@@ -214,6 +216,23 @@ async def test_what_waits_for_an_answer_is_packed_anew(server: Server) -> None:
     assert short.entities
 
 
+@pytest.mark.parametrize(
+    ("busy", "streams", "answered"),
+    [([0.001] * 3, 4, True), ([0.001] * 9, 5, False), ([None], 1, False), ([1000.0], 1, False)],
+)
+async def test_a_full_server(
+    client: Client, server: Server, busy: list[float | None], streams: int, answered: bool
+) -> None:
+    """A stream that is refused comes again when it was asked to, as often as `retry` says, and else raises."""
+    server.tagger.busy_streams = busy
+    if answered:
+        assert [result.error async for result in client.stream(["Ada"])] == [None]
+    else:
+        with pytest.raises(ResourceExhausted):
+            await anext(client.stream(["Ada"]))
+    assert server.tagger.streams == streams
+
+
 async def test_giving_up(client: Client, server: Server) -> None:
     """A stream that breaks again and again without an answer raises Unavailable after the attempts are used."""
     server.tagger.breaks = [2] + [0] * 10
@@ -278,13 +297,11 @@ async def test_a_silent_source_does_not() -> None:
 
     stream = Stream(
         Feed(source(), 10),
-        address="h:1",
+        Connection("h:1", tls=None, token=None, timeout_s=0, retry=Retry(), forget=lambda: None),
         open_call=open_call,
         unpack=unpack,
         forget=lambda: None,
         most_inputs=32,
-        timeout_s=0,
-        retry=Retry(),
     )
     batches = stream.batches()
     assert await anext(batches)

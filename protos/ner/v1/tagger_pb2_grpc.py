@@ -65,12 +65,13 @@ class TaggerServicer:
 
         Limits: Limits.max_inputs and Limits.max_request_bytes.
         Errors: INVALID_ARGUMENT (malformed request; what is wrong and what to send), UNIMPLEMENTED (an option this server
-        has not built, by name), RESOURCE_EXHAUSTED (the queue is full; with google.rpc.RetryInfo), UNAVAILABLE (no model
-        is loaded, the server is draining, or one connection holds more calls at once than the server takes),
-        DEADLINE_EXCEEDED (the deadline passed; what had not begun by then is never computed), INTERNAL (a bug of ours; the
-        message holds an error id to report). One input that cannot be tagged is not an error of the call: see
-        Outcome.error.
-        Retry: RESOURCE_EXHAUSTED after RetryInfo's delay, and UNAVAILABLE with backoff.
+        has not built, by name), RESOURCE_EXHAUSTED (the queue is full, or what waits in it would outlast the deadline, both
+        with google.rpc.RetryInfo; or the server has more calls than it takes), UNAVAILABLE (no model is loaded, the server
+        is draining, or one connection holds more calls at once than the server takes), DEADLINE_EXCEEDED (the deadline
+        passed; what had not begun by then is never computed), UNAUTHENTICATED (the server wants `authorization: Bearer
+        TOKEN`, with a token of its own), INTERNAL (a bug of ours; the message holds an error id to report). One input that
+        cannot be tagged is not an error of the call: see Outcome.error.
+        Retry: RESOURCE_EXHAUSTED after RetryInfo's delay, else with backoff; UNAVAILABLE with backoff.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
