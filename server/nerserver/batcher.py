@@ -5,7 +5,7 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from nermodel.tagger import Answer, Ask
@@ -37,9 +37,17 @@ class Reply(Generic[ModelT]):
 class _Job(Generic[ModelT]):
     """A request: its answers so far, and the future that ends when none is missing."""
 
-    done: asyncio.Future[None]
+    reply: asyncio.Future[Reply[ModelT]]
+    sentences: Sequence[Words]
+    turns: list[int]  # of each sentence
+    ask: Ask
+    source: Hashable
+    deadline: float
+    line: "Line[_Sentence[ModelT]]"
+    room: Room  # that the sentences wait in
     answers: list[Answer | Failure]
     models: list[ModelT | None]  # which gave each of the answers
+    queued: "list[_Sentence[ModelT]]" = field(default_factory=list)  # those that wait, or waited
     missing: int = 0
     last: ModelT | None = None  # of the models
     queue_s: float = 0.0
@@ -50,11 +58,8 @@ class _Job(Generic[ModelT]):
 @dataclass(slots=True, eq=False, kw_only=True)
 class _Sentence(Item, Generic[ModelT]):
     words: Words
-    ask: Ask
     job: _Job[ModelT]
     row: int  # in the job
-    source: Hashable
-    room: Room  # that it waits in
     queued_at: float
 
 
@@ -102,39 +107,39 @@ class Batcher(Generic[ModelT]):
         self.check(source, deadline, bulk, wait)
         if wait:
             await self._rooms[bulk].opened(source)
-        turns = [self._shares.turn(source, len(words)) for words in sentences]
-        loop = asyncio.get_running_loop()
-        job: _Job[ModelT] = _Job(loop.create_future(), [Answer(b"", [])] * len(sentences), [None for _ in sentences])
-        line = self._bulk if bulk else self._interactive
-        rows = list(range(len(sentences)))
-        while rows:
-            now = self._clock()
-            items = [
-                _Sentence(
-                    tokens=len(sentences[row]),
-                    turn=turns[row],
-                    due=min(deadline, now + PATIENCE_S),
-                    deadline=deadline,
-                    words=sentences[row],
-                    ask=ask,
-                    job=job,
-                    row=row,
-                    source=source,
-                    room=self._rooms[bulk],
-                    queued_at=now,
-                )
-                for row in rows
-            ]
-            job.missing = len(items)
-            job.done = loop.create_future()
-            self._queue(items, line)
-            try:
-                await job.done
-            finally:
-                self._leave([item for item in items if item.waiting], line)
-            # A swap between two batches leaves answers of two models: those of the older ones are done again.
-            rows = [row for row, model in enumerate(job.models) if model is not None and model is not job.last]
-        return Reply(job.answers, job.last, job.queue_s, job.compute_s, job.batch_size)
+        return await self.submit(sentences, source, deadline, bulk, ask)
+
+    def submit(
+        self,
+        sentences: Sequence[Words],
+        source: Hashable,
+        deadline: float = math.inf,
+        bulk: bool = False,
+        ask: Ask = None,
+    ) -> asyncio.Future[Reply[ModelT]]:
+        """As `tag`, without asking for room: the reply to come, which may be cancelled."""
+        job: _Job[ModelT] = _Job(
+            asyncio.get_running_loop().create_future(),
+            sentences,
+            [self._shares.turn(source, len(words)) for words in sentences],
+            ask,
+            source,
+            deadline,
+            self._bulk if bulk else self._interactive,
+            self._rooms[bulk],
+            [Answer(b"", [])] * len(sentences),
+            [None] * len(sentences),
+        )
+        job.reply.add_done_callback(lambda _: self._leave(job))
+        if sentences:
+            self._queue(job, range(len(sentences)))
+        else:
+            self._end(job)
+        return job.reply
+
+    def has_room(self, source: Hashable, bulk: bool) -> bool:
+        """Whether a source's work need not wait to be let in."""
+        return self._rooms[bulk].open_to(source)
 
     def check(self, source: Hashable, deadline: float = math.inf, bulk: bool = False, wait: bool = False) -> None:
         """Raise what `tag` would raise at once, before work is prepared for it in vain."""
@@ -172,20 +177,41 @@ class Batcher(Generic[ModelT]):
         ahead = self._rooms[bulk].tokens * line.ahead_of(self._shares.next_turn(source), due)
         return ahead + (self._rooms[False].tokens if bulk else 0)
 
-    def _queue(self, items: Sequence[_Sentence[ModelT]], line: Line[_Sentence[ModelT]]) -> None:
-        for item in items:
-            line.add(item)
-            item.room.enter(item.source, item.tokens)
+    def _queue(self, job: _Job[ModelT], rows: Sequence[int]) -> None:
+        """Let these sentences of a job wait."""
+        now = self._clock()
+        due = min(job.deadline, now + PATIENCE_S)
+        job.missing = len(rows)
+        job.queued = [
+            _Sentence(
+                tokens=len(job.sentences[row]),
+                turn=job.turns[row],
+                due=due,
+                deadline=job.deadline,
+                words=job.sentences[row],
+                job=job,
+                row=row,
+                queued_at=now,
+            )
+            for row in rows
+        ]
+        for item in job.queued:
+            job.line.add(item)
+            job.room.enter(job.source, item.tokens)
         self._work.set()
 
-    def _leave(self, items: Sequence[_Sentence[ModelT]], line: Line[_Sentence[ModelT]]) -> None:
-        self._take(items)
-        line.left(len(items))
+    def _leave(self, job: _Job[ModelT]) -> None:
+        """Let nothing of a job that has ended wait."""
+        if job.missing:
+            left = [item for item in job.queued if item.waiting]
+            self._take(left)
+            job.line.left(len(left))
+        job.queued = []  # else each would hold the job in a circle, and with it the weights of a model that is gone
 
     def _take(self, items: Sequence[_Sentence[ModelT]]) -> None:
         for item in items:
             item.waiting = False
-            item.room.leave(item.source, item.tokens)
+            item.job.room.leave(item.job.source, item.tokens)
 
     def _next_batch(self) -> list[_Sentence[ModelT]]:
         now = self._clock()
@@ -200,8 +226,8 @@ class Batcher(Generic[ModelT]):
         for item in batch:
             item.job.queue_s = max(item.job.queue_s, now - item.queued_at)
         for item in expired:
-            if not item.job.done.done():
-                item.job.done.set_exception(DeadlineError())
+            if not item.job.reply.done():
+                item.job.reply.set_exception(DeadlineError())
         heads = [item.turn for line in (self._interactive, self._bulk) for item in line.head(1)]
         self._shares.advance(sum(item.tokens for item in batch), min(heads, default=None))
         if not heads:
@@ -210,13 +236,13 @@ class Batcher(Generic[ModelT]):
 
     async def _compute(self, batch: Sequence[_Sentence[ModelT]]) -> None:
         """Run a batch and answer; one that fails is halved until what fails is alone."""
-        batch = [item for item in batch if not item.job.done.done()]  # callers leave also while the first half runs
+        batch = [item for item in batch if not item.job.reply.done()]  # callers leave also while the first half runs
         if not batch:
             return
         started = self._clock()
         failure = None
         try:
-            outputs, model = await self._run([item.words for item in batch], [item.ask for item in batch])
+            outputs, model = await self._run([item.words for item in batch], [item.job.ask for item in batch])
             if [len(answer.tags) for answer in outputs] != [item.tokens for item in batch]:
                 raise RuntimeError(f"{len(outputs)} answers that do not fit their {len(batch)} sentences")
         except Exception as error:  # whatever it is, it may be one sentence's alone
@@ -245,5 +271,14 @@ class Batcher(Generic[ModelT]):
         job.answers[item.row], job.models[item.row] = answer, model
         job.last = job.last if model is None else model
         job.missing -= 1
-        if not job.missing and not job.done.done():
-            job.done.set_result(None)
+        if not job.missing and not job.reply.done():
+            self._end(job)
+
+    def _end(self, job: _Job[ModelT]) -> None:
+        """Give the reply of a job of which no answer is missing."""
+        # A swap between two batches leaves answers of two models: those of the older ones are done again.
+        older = [row for row, each in enumerate(job.models) if each is not None and each is not job.last]
+        if older:
+            self._queue(job, older)
+        else:
+            job.reply.set_result(Reply(job.answers, job.last, job.queue_s, job.compute_s, job.batch_size))

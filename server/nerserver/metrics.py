@@ -52,17 +52,25 @@ class Metrics:
             self.refused(method, refusal)
             raise
         except asyncio.CancelledError:
-            self._requests.labels(method, "cancelled", "").inc()
+            self.cancelled(method, 1)
             raise
         except Exception:
             self.failed(method)
             raise
+        self.answered(method, began)
+
+    def answered(self, method: str, began: float) -> None:
+        """Count a request that was answered, and time it since `began`, by the performance counter."""
         self._requests.labels(method, "ok", "").inc()
         self._reply.observe(perf_counter() - began)
 
     def refused(self, method: str, refusal: RequestError) -> None:
         """Count a request that was refused as a whole."""
         self._requests.labels(method, "refused", type(refusal).__name__.removesuffix("Error")).inc()
+
+    def cancelled(self, method: str, count: int) -> None:
+        """Count requests whose caller left, or whose stream ended, before they were answered."""
+        self._requests.labels(method, "cancelled", "").inc(count)
 
     def failed(self, method: str) -> None:
         """Count a request that a bug of ours kept from being answered."""

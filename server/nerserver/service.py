@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from functools import partial
@@ -16,7 +16,7 @@ from ner.v1 import tagger_pb2 as pb
 from nermodel.checkpoint import Model
 from nermodel.tagger import Answer
 from nerserver import wire
-from nerserver.batcher import Batcher
+from nerserver.batcher import Batcher, Reply
 from nerserver.engine import Engine
 from nerserver.errors import (
     DeadlineError,
@@ -28,9 +28,9 @@ from nerserver.errors import (
     log_failure,
 )
 from nerserver.metrics import Metrics
+from nerserver.parts import Parts, is_little, split_aside, split_now
 from nerserver.settings import Settings
-from nerserver.splitting import Split, split_all
-from nerserver.stream import Stream, Window, Work
+from nerserver.stream import Pending, Stream, Window, Work
 
 NAME = pb.DESCRIPTOR.services_by_name["Tagger"].full_name
 ASIDE_ITEMS = 4096  # a response over more than so many tokens and entities is built off the event loop
@@ -42,13 +42,23 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class Service:
-    """Answers calls with the engine's model, through the batcher; `thread` is for work over long texts."""
+    """Answers calls with the engine's model, through the batcher; `thread` is for work over long texts.
+
+    `trace` is told of each request that is answered: Unix time in ns when it began, sentences and timing.
+    """
 
     def __init__(
-        self, settings: Settings, engine: Engine, batcher: Batcher[Model], thread: Executor, metrics: Metrics
+        self,
+        settings: Settings,
+        engine: Engine,
+        batcher: Batcher[Model],
+        thread: Executor,
+        metrics: Metrics,
+        trace: Callable[[int, int, pb.Timing], None] = lambda began_ns, sentences, timing: None,
     ) -> None:
         self._settings = settings
         self._metrics = metrics
+        self._trace = trace
         self._engine = engine
         self._batcher = batcher
         self._thread = thread
@@ -118,9 +128,11 @@ class Service:
                     await stream.run()
                 finally:
                     self._streams.remove(stream)
+                    self._metrics.cancelled("StreamTag", stream.unanswered)
                 if not stream.read_all:
                     self._check_ready()
             except RequestError as refusal:
+                self._metrics.refused("StreamTag", refusal)
                 await _abort(context, refusal)
 
     async def get_model(self, data: bytes, context: Context) -> pb.Model:
@@ -148,82 +160,98 @@ class Service:
                     )
                 by_completion = request.by_completion
                 inputs = max(len(request.inputs), 1)
-                answer = partial(self._answer_in_stream, request, source, deadline)
+                start = partial(self._start, request, source, deadline)
             except RequestError as refusal:
-                self._metrics.refused("StreamTag", refusal)
-                answer = partial(_same, wire.error_response(request_id, refusal))
+                start = partial(_done, self._refused(request_id, refusal))
             except Exception as error:
-                self._metrics.failed("StreamTag")
-                answer = partial(_same, wire.error_response(request_id, log_failure(error)))
-            return Work(inputs, len(data), bool(by_completion), answer)
+                start = partial(_done, self._failed(request_id, error))
+            return Work(inputs, len(data), bool(by_completion), start)
 
         return begin
 
-    async def _answer_in_stream(self, request: wire.Request, source: Hashable, deadline: float) -> pb.TagResponse:
+    def _start(self, request: wire.Request, source: Hashable, deadline: float) -> Pending[pb.TagResponse]:
+        """Begin to answer a request of a stream, without a task where there is little to do besides tagging."""
+        if request.ask or not is_little(request.inputs) or not self._batcher.has_room(source, request.bulk):
+            return asyncio.create_task(self._answer_in_stream(request, source, deadline)), _same
+        began = time.perf_counter()
         try:
-            with self._metrics.request("StreamTag"):
-                return await self._answer(request, source, deadline, wait=True)
+            self._check_name(request)
+            parts = split_now(request.inputs, self._settings)
+            reply = self._batcher.submit(parts.sentences(), source, deadline, request.bulk, request.ask)
+        except RequestError as refusal:
+            return _done(self._refused(request.id, refusal))
+        except Exception as error:
+            return _done(self._failed(request.id, error))
+        return reply, partial(self._respond_in_stream, request, parts, began)
+
+    def _respond_in_stream(
+        self, request: wire.Request, parts: Parts, began: float, reply: Reply[Model]
+    ) -> pb.TagResponse:
+        try:
+            response = self._respond(request, parts, began, reply)
+        except Exception as error:
+            return self._failed(request.id, error)
+        self._metrics.answered("StreamTag", began)
+        return response
+
+    async def _answer_in_stream(self, request: wire.Request, source: Hashable, deadline: float) -> pb.TagResponse:
+        began = time.perf_counter()
+        try:
+            response = await self._answer(request, source, deadline, wait=True)
         except (DeadlineError, UnavailableError):
             raise
         except RequestError as refusal:
-            return wire.error_response(request.id, refusal)
+            return self._refused(request.id, refusal)
         except Exception as error:
-            return wire.error_response(request.id, log_failure(error))
+            return self._failed(request.id, error)
+        self._metrics.answered("StreamTag", began)
+        return response
+
+    def _refused(self, request_id: str, refusal: RequestError) -> pb.TagResponse:
+        self._metrics.refused("StreamTag", refusal)
+        return wire.error_response(request_id, refusal)
+
+    def _failed(self, request_id: str, error: Exception) -> pb.TagResponse:
+        self._metrics.failed("StreamTag")
+        return wire.error_response(request_id, log_failure(error))
 
     async def _answer(self, request: wire.Request, source: Hashable, deadline: float, wait: bool) -> pb.TagResponse:
         """Split, tag and answer one request."""
-        model = self._engine.model
-        assert model is not None  # it is never taken away
-        if request.model not in ("", model.name):
-            raise InvalidError(
-                f"no model of the name in TagRequest.model serves here; send {model.name!r} or leave it empty"
-            )
-        self._batcher.check(source, deadline, request.bulk, wait)  # splitting may cost seconds
         began = time.perf_counter()
-        parts = await self._split(request)
-        tokenize_s = time.perf_counter() - began
-        sentences = [words for part in parts if isinstance(part, Split) for words in part.sentences]
-        timing = pb.Timing(tokenize_us=_us(tokenize_s))
-        answers: Sequence[Answer | Failure] = ()
-        if sentences:
-            reply = await self._batcher.tag(sentences, source, deadline, request.bulk, wait, request.ask)
-            answers, model = reply.answers, reply.model or model
-            timing.queue_us, timing.compute_us = _us(reply.queue_s), _us(reply.compute_s)
-            timing.batch_size = reply.batch_size
-            self._metrics.queued(reply.queue_s)
-        results = _results(parts, answers)
+        self._check_name(request)
+        self._batcher.check(source, deadline, request.bulk, wait)  # splitting may cost seconds
+        parts = await split_aside(request.inputs, self._settings, self._thread)
+        reply = await self._batcher.tag(parts.sentences(), source, deadline, request.bulk, wait, request.ask)
+        if sum(map(_items, reply.answers)) <= ASIDE_ITEMS:
+            return self._respond(request, parts, began, reply)
+        respond = partial(self._respond, request, parts, began, reply)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, respond)
+
+    def _respond(self, request: wire.Request, parts: Parts, began: float, reply: Reply[Model]) -> pb.TagResponse:
+        """The response to a request from the reply to its sentences."""
+        model = reply.model or self._engine.model
+        assert model is not None  # it is never taken away
+        timing = pb.Timing(
+            tokenize_us=_us(parts.took_s),
+            queue_us=_us(reply.queue_s),
+            compute_us=_us(reply.compute_s),
+            batch_size=reply.batch_size,
+        )
+        self._metrics.queued(reply.queue_s)
+        self._trace(time.time_ns() - int(1e9 * (time.perf_counter() - began)), len(reply.answers), timing)
+        results = parts.results(reply.answers)
         for result in results:
             if not isinstance(result, wire.Found):
                 self._metrics.bad_input("refused" if isinstance(result, InvalidError) else "failed")
-        respond = partial(wire.response, request, results, model.version, timing)
-        if sum(map(_items, answers)) <= ASIDE_ITEMS:
-            return respond()
-        return await asyncio.get_running_loop().run_in_executor(self._thread, respond)
+        return wire.response(request, results, model.version, timing)
 
-    async def _split(self, request: wire.Request) -> list[Split | InvalidError]:
-        """The sentences of each input, or the limit it breaks."""
-        limits = self._settings
-        parts: list[Split | InvalidError] = []
-        texts: dict[int, str] = {}  # by row
-        for row, content in enumerate(request.inputs):
-            if isinstance(content, list):
-                parts.append(Split([content] if content else [], []))
-            elif (size := len(content.encode())) > limits.max_text_bytes:
-                broken = f"the text has {size} bytes, more than max_text_bytes = {limits.max_text_bytes}"
-                parts.append(InvalidError(f"{broken}; send it in parts"))
-            else:
-                texts[row] = content
-                parts.append(Split([], []))
-        for row, part in zip(texts, await split_all(list(texts.values()), self._thread), strict=True):
-            parts[row] = part
-        for row, each in enumerate(parts):
-            longest = max(map(len, each.sentences), default=0) if isinstance(each, Split) else 0
-            if longest > limits.max_sentence_tokens:
-                parts[row] = InvalidError(
-                    f"a sentence has {longest} tokens, more than max_sentence_tokens = {limits.max_sentence_tokens}; "
-                    "send it in parts"
-                )
-        return parts
+    def _check_name(self, request: wire.Request) -> None:
+        assert self._engine.model is not None
+        if request.model not in ("", self._engine.model.name):
+            raise InvalidError(
+                f"no model of the name in TagRequest.model serves here; send {self._engine.model.name!r} "
+                "or leave it empty"
+            )
 
     def _model(self, request: pb.GetModelRequest) -> pb.Model:
         if self._engine.model is None:
@@ -251,23 +279,6 @@ class Service:
                 self._idle.set()
 
 
-def _results(
-    parts: Sequence[Split | InvalidError], answers: Sequence[Answer | Failure]
-) -> list[wire.Found | InvalidError | Failure]:
-    """The result of each input, from the answers to all sentences of all inputs."""
-    rest = iter(answers)
-    results: list[wire.Found | InvalidError | Failure] = []
-    for part in parts:
-        if isinstance(part, InvalidError):
-            results.append(part)
-            continue
-        found = [next(rest) for _ in part.sentences]
-        failures = [each for each in found if isinstance(each, Failure)]
-        good = [each for each in found if not isinstance(each, Failure)]
-        results.append(failures[0] if failures else wire.Found(good, part.offsets))
-    return results
-
-
 def _items(answer: Answer | Failure) -> int:
     return 0 if isinstance(answer, Failure) else len(answer.tags) + len(answer.entities)
 
@@ -282,8 +293,14 @@ async def _abort(context: Context, refusal: RequestError) -> NoReturn:
     await context.abort(wire.CODES[type(refusal)], str(refusal), wire.details(refusal))
 
 
-async def _same(response: pb.TagResponse) -> pb.TagResponse:
+def _same(response: pb.TagResponse) -> pb.TagResponse:
     return response
+
+
+def _done(response: pb.TagResponse) -> Pending[pb.TagResponse]:
+    future = asyncio.get_running_loop().create_future()
+    future.set_result(response)
+    return future, _same
 
 
 def _us(seconds: float) -> int:

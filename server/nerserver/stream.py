@@ -3,9 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from functools import partial
+from typing import Any, Generic, TypeAlias, TypeVar
 
 ResponseT = TypeVar("ResponseT")
+# What a response is made of, to come, and what makes it, which never fails.
+Pending: TypeAlias = tuple[asyncio.Future[Any], Callable[[Any], ResponseT]]
 
 
 @dataclass(frozen=True)
@@ -15,7 +18,7 @@ class Work(Generic[ResponseT]):
     inputs: int
     size: int  # bytes
     by_completion: bool  # whether its answer may leave before those of earlier requests
-    answer: Callable[[], Awaitable[ResponseT]]
+    start: Callable[[], Pending[ResponseT]]
 
 
 class Window:
@@ -52,7 +55,7 @@ class Window:
 
 
 class Stream(Generic[ResponseT]):
-    """The requests of one stream, each answered by a task of its own; `begin` makes the work of one and never fails."""
+    """The requests of one stream, many under way at a time; `begin` makes the work of one and never fails."""
 
     def __init__(
         self,
@@ -65,12 +68,12 @@ class Stream(Generic[ResponseT]):
         self._begin = begin
         self._write = write
         self._window = window
-        self._unanswered = 0
+        self.unanswered = 0  # requests that were read
         self.read_all = False  # the caller has half-closed
         self._stopping = False
-        self._tasks: set[asyncio.Task[tuple[Work[ResponseT], ResponseT]]] = set()
-        # Whose answer to write next; None is a nudge to look whether all is done.
-        self._next: asyncio.Queue[asyncio.Task[tuple[Work[ResponseT], ResponseT]] | None] = asyncio.Queue()
+        self._under_way: set[asyncio.Future[Any]] = set()
+        # What to answer next; None is a nudge to look whether all is done.
+        self._next: asyncio.Queue[tuple[Work[ResponseT], Pending[ResponseT]] | None] = asyncio.Queue()
 
     def stop(self) -> None:
         """Read no more; `run` returns once everything that was read is answered."""
@@ -82,37 +85,36 @@ class Stream(Generic[ResponseT]):
         reader = asyncio.create_task(self._read())
         reader.add_done_callback(lambda _: self._next.put_nowait(None))
         try:
-            while self._unanswered or not (self.read_all or self._stopping):
-                task = await self._next.get()
-                if task is not None:
-                    work, response = await task
-                    await self._write(response)
-                    self._tasks.discard(task)
-                    self._unanswered -= 1
+            while self.unanswered or not (self.read_all or self._stopping):
+                following = await self._next.get()
+                if following is not None:
+                    work, (answer, respond) = following
+                    await self._write(respond(await answer))
+                    self._under_way.discard(answer)
+                    self.unanswered -= 1
                     self._window.leave(work.inputs, work.size)
                 elif reader.done():
                     reader.result()
         finally:
-            for unfinished in (reader, *self._tasks):
+            for unfinished in (reader, *self._under_way):
                 unfinished.cancel()
-            await asyncio.gather(reader, *self._tasks, return_exceptions=True)
+            await asyncio.gather(reader, *self._under_way, return_exceptions=True)
 
     async def _read(self) -> None:
         async for data in self._requests:
-            self._unanswered += 1
+            self.unanswered += 1
             work = self._begin(data)
             await self._window.enter(work.inputs, work.size)
-            task = asyncio.create_task(_answer(work))
-            self._tasks.add(task)
+            pending = work.start()
+            self._under_way.add(pending[0])
             if work.by_completion:
-                task.add_done_callback(self._next.put_nowait)
+                pending[0].add_done_callback(partial(self._put, work, pending))
             else:
-                self._next.put_nowait(task)
+                self._next.put_nowait((work, pending))
             await self._window.open()
             if self._stopping:
                 return
         self.read_all = True
 
-
-async def _answer(work: Work[ResponseT]) -> tuple[Work[ResponseT], ResponseT]:
-    return work, await work.answer()
+    def _put(self, work: Work[ResponseT], pending: Pending[ResponseT], _: asyncio.Future[Any]) -> None:
+        self._next.put_nowait((work, pending))

@@ -11,7 +11,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from ner.v1 import tagger_pb2 as pb
-from nerserver.server import Server, StartError
+from ner.v1 import tagger_pb2_grpc
+from nerserver.errors import StartError
+from nerserver.server import Server
 from nerserver.settings import MOST, Settings
 
 REQUEST = pb.TagRequest(inputs=[pb.Input(text="Ada met Acme.")])
@@ -36,8 +38,8 @@ async def test_health(serve: Any, tmp_path: Path, publish_tiny: Any, until: Any,
 
 
 async def test_reflection(serve: Any) -> None:
-    """Reflection lists the service and knows its file."""
-    async with serve() as running:
+    """Reflection, where it is asked for, lists the service and knows its file."""
+    async with serve(reflection=True) as running:
         stub: Any = reflection_pb2_grpc.ServerReflectionStub(running.channel)
         asked = [
             reflection_pb2.ServerReflectionRequest(list_services=""),
@@ -46,6 +48,51 @@ async def test_reflection(serve: Any) -> None:
         services, file = [answer async for answer in stub.ServerReflectionInfo(iter(asked))]
     assert "ner.v1.Tagger" in {each.name for each in services.list_services_response.service}
     assert b"TagRequest" in file.file_descriptor_response.file_descriptor_proto[0]
+
+
+async def test_no_reflection(serve: Any) -> None:
+    """Unless asked for there is none."""
+    async with serve() as running:
+        stub: Any = reflection_pb2_grpc.ServerReflectionStub(running.channel)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.ServerReflectionInfo(iter([])).read()
+        assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_most_calls(serve: Any) -> None:
+    """Beyond the most calls one is refused, but health answers."""
+    async with serve(max_calls=1) as running:
+        stream = running.stub.StreamTag()
+        await stream.write(REQUEST)
+        await stream.read()
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await running.stub.Tag(REQUEST)
+        assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert await health(running, "") == SERVING
+
+
+async def test_most_connections(serve: Any) -> None:
+    """Beyond the most connections one is closed at once, and each that goes makes room."""
+    async with serve(max_connections=2) as running:
+        await running.stub.Tag(REQUEST)
+        host, _, port = running.server.address.rpartition(":")
+        _, held = await asyncio.open_connection(host, port)
+        reader, refused = await asyncio.open_connection(host, port)
+        assert await reader.read() == b""
+        refused.close()
+        held.close()
+
+        async def gets_in() -> bool:
+            options = [("grpc.use_local_subchannel_pool", 1)]
+            async with grpc.aio.insecure_channel(running.server.address, options) as channel:
+                try:
+                    stub: Any = tagger_pb2_grpc.TaggerStub(channel)  # type: ignore[no-untyped-call]
+                    return bool((await stub.Tag(REQUEST)).outcomes)
+                except grpc.aio.AioRpcError:
+                    return False
+
+        while not await gets_in():  # noqa: ASYNC110 nothing tells of it
+            await asyncio.sleep(0)
 
 
 async def test_drain(serve: Any, until: Any) -> None:
@@ -64,7 +111,7 @@ async def test_drain(serve: Any, until: Any) -> None:
                 for _ in range(4):
                     await stream.write(REQUEST)
             call = asyncio.ensure_future(stub.Tag(REQUEST))
-            await until(lambda: sum(stream._unanswered for stream in running.server._service._streams) == 8)
+            await until(lambda: sum(stream.unanswered for stream in running.server._service._streams) == 8)
             await until(lambda: running.server._service._calls == 4)
             shutdown = asyncio.create_task(running.server.shutdown())
             assert (await watcher.read()).status == NOT_SERVING

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from ner.v1 import tagger_pb2 as pb
 from nermodel.checkpoint import Model, load
-from nermodel.tagger import Ask, Entity, TorchTagger
+from nermodel.tagger import Ask, Entity, Tagger, TorchTagger
 from nermodel.tags import tags_to_spans
 from nermodel.text import split_sentences, tokenize
 from nermodel.windows import WINDOW_TOKENS
@@ -389,7 +389,7 @@ async def test_queue_full(serve: Any) -> None:
     assert 0 < info.retry_delay.ToTimedelta().total_seconds() <= 10
 
 
-async def test_queue_full_before_splitting(serve: Any, until: Any) -> None:
+async def test_queue_full_before_splitting(serve: Any, until: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A call that a full queue refuses costs no tokenising."""
     async with serve(max_queue_tokens=1) as running:
         service, room = running.server._service, running.server._batcher._rooms[False]
@@ -398,7 +398,7 @@ async def test_queue_full_before_splitting(serve: Any, until: Any) -> None:
             await until(lambda: service._calls and not room.tokens)
             calls.append(asyncio.ensure_future(running.stub.Tag(tokens(["Ada"]))))
             await until(lambda: room.tokens)
-            service._split = None
+            monkeypatch.setattr("nerserver.service.split_aside", None)
             error = await refusal(running.stub.Tag(texts("Ada")))
         await asyncio.gather(*calls)
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -410,9 +410,9 @@ async def test_deadline(serve: Any, until: Any) -> None:
     async with serve() as running:
         tag = running.server.engine._tag
 
-        def noted(sentences: list[list[str]], asks: list[Ask]) -> Any:
+        def noted(tagger: Tagger, sentences: list[list[str]], asks: list[Ask]) -> Any:
             computed.extend(word for words in sentences for word in words)
-            return tag(sentences, asks)
+            return tag(tagger, sentences, asks)
 
         running.server.engine._tag = noted
         with running.engine_held():
@@ -450,11 +450,11 @@ async def test_poison(serve: Any, caplog: pytest.LogCaptureFixture) -> None:
         async with serve() as running:
             tag = running.server.engine._tag
 
-            def poisoned(sentences: list[list[str]], asks: list[Ask]) -> Any:
+            def poisoned(tagger: Tagger, sentences: list[list[str]], asks: list[Ask]) -> Any:
                 for words in sentences:
                     if "arsenic" in words:
                         raise KeyError(*words)
-                return tag(sentences, asks)
+                return tag(tagger, sentences, asks)
 
             running.server.engine._tag = poisoned
             answer = await running.stub.Tag(texts("Ada met Acme.", "Some arsenic here.", "London"))
@@ -472,14 +472,14 @@ async def test_bug(serve: Any, caplog: pytest.LogCaptureFixture) -> None:
     """A bug of ours is INTERNAL with an error id, in Tag and in a stream that lives on, and never the text's words."""
     with caplog.at_level(logging.DEBUG):
         async with serve() as running:
-            tag = running.server._batcher.tag
+            submit = running.server._batcher.submit
 
-            async def buggy(sentences: list[list[str]], *rest: Any) -> Any:
+            def buggy(sentences: list[list[str]], *rest: Any) -> Any:
                 if "arsenic" in sentences[0]:
                     raise KeyError(*sentences[0])
-                return await tag(sentences, *rest)
+                return submit(sentences, *rest)
 
-            running.server._batcher.tag = buggy
+            running.server._batcher.submit = buggy
             error = await refusal(running.stub.Tag(tokens(["arsenic"])))
             requests = [tokens(["arsenic"], id="bad"), tokens(["Ada"], id="good")]
             bad, good = [answer async for answer in running.stub.StreamTag(iter(requests))]

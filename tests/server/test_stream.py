@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nerserver.stream import Stream, Window, Work
+from nerserver.stream import Pending, Stream, Window, Work
 
 
 class Fake:
@@ -40,7 +40,10 @@ class Fake:
 
     def begin(self, data: bytes) -> Work[int]:
         self.gates[data[0]] = asyncio.Event()
-        return Work(self.inputs, len(data), self.by_completion, partial(self.answer, data[0]))
+        return Work(self.inputs, len(data), self.by_completion, partial(self.start, data[0]))
+
+    def start(self, number: int) -> Pending[int]:
+        return asyncio.create_task(self.answer(number)), int
 
     async def answer(self, number: int) -> int:
         try:
