@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from io import StringIO
 from pathlib import Path
 from typing import Any, Self
 
@@ -34,8 +35,8 @@ from nermodel.windows import windows
 FORMAT = 2
 MAX_SIZE = 4096  # of any one dimension of a network
 MAX_WORDS = 1 << 28  # bytes of a vocabulary's text
+MAX_BYTES = 1 << 31  # of a file: one that only looks large, or is no checkpoint, must not fill the memory
 WINDOWS_AT_ONCE = 4  # of long sentences, in the network: more are no faster and take more memory
-DEFAULT = Path(__file__).parent / "en" / "000003.safetensors"
 _NUMBERED = re.compile(r"\d{6,}\.safetensors")
 _SCALE = "word.scale"  # of each row of the int8 word table
 _WORDS = "vocabulary.words"  # UTF-8, each word ended by a line feed, deflated
@@ -197,9 +198,12 @@ def load(path: Path, device: torch.device) -> Model:
 
 
 def read(path: Path) -> bytes:
-    """The bytes of a file, for `parse`."""
-    if not stat.S_ISREG(path.stat().st_mode):
+    """The bytes of a file, for `parse`; CheckpointError where it is no file or larger than any checkpoint."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
         raise CheckpointError(f"{path}: a folder or a device, not a checkpoint file")
+    if status.st_size > MAX_BYTES:
+        raise CheckpointError(f"{path}: {status.st_size} bytes, more than a checkpoint may have ({MAX_BYTES})")
     # Read whole, not mapped: a file that is overwritten in place must not reach into a running server.
     return path.read_bytes()
 
@@ -219,7 +223,8 @@ def parse(path: Path, data: bytes, device: torch.device) -> Model:
     try:
         card = Card.from_json(json.loads(header[_CARD]))
         vocabulary = Vocabulary(
-            tuple(_inflated(tensors.pop(_WORDS)).decode().split("\n")[:-1]),
+            # Line by line: a split of them all would hold up every other thread of a server that loads.
+            tuple(line[:-1] for line in StringIO(_inflated(tensors.pop(_WORDS)).decode(), newline="\n")),
             bytes(tensors.pop(_CHARS).numpy()).decode(),
             tuple(tensors.pop(_SHARED).tolist()),
         )

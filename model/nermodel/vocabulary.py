@@ -15,6 +15,7 @@ import numpy.typing as npt
 PAD, UNK = 0, 1  # in every table; the first word or character has id 2
 MAX_WORD_CHARS = 32  # the char encoder reads so many characters of a word, from its start
 CASINGS = 7  # rows of the casing feature
+PIECE = 4096  # words taken in at once: between two pieces the threads of a server that loads go on
 _DIGIT = re.compile(r"\d")
 Ids = npt.NDArray[np.int64]
 
@@ -37,7 +38,11 @@ class Vocabulary:
         if self.shared and not (min(self.shared) >= 2 and max(self.shared) < own + 2):
             raise ValueError("a word of the vocabulary shares a row that is no other word's")
         rows = [*range(2, own + 2), *self.shared]
-        object.__setattr__(self, "_word_ids", dict(zip(self.words, rows, strict=True)))
+        ids: dict[str, int] = {}
+        for first in range(0, len(rows), PIECE):
+            some = slice(first, first + PIECE)
+            ids.update(zip(self.words[some], rows[some], strict=True))
+        object.__setattr__(self, "_word_ids", ids)
         object.__setattr__(self, "_char_ids", {char: row for row, char in enumerate(self.chars, 2)})
         if len(self._word_ids) != len(self.words) or len(self._char_ids) != len(self.chars):
             raise ValueError("a word or character stands twice in the vocabulary")

@@ -2,7 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Self
@@ -13,12 +16,16 @@ from nermodel.checkpoint import CheckpointError, Model
 from nermodel.cuda import CudaTagger
 from nermodel.native import NativeError, NativeTagger, is_int8_fast
 from nermodel.tagger import Answer, Ask, Tagger, TorchTagger
+from nerserver.errors import log_failure
 from nerserver.settings import Device, Precision
 
 logger = logging.getLogger(__name__)
 WARM_UP_TOKENS = (1, 2, 8, 32, 128)
 INLINE_TOKENS = 64  # of a batch that the native kernel answers sooner than a thread would begin with it
 INT8_LOSS = 0.001  # of dev F1, that int8 may cost
+PROBATION_BATCHES = 32  # that a new tagger answers before the one it replaces is let go
+TIMED = [["Word"] * 32] * 2
+LEAST_TIMES, MOST_TIMES = 5, 20  # that they are tagged to time a tagger
 
 
 @dataclass(frozen=True)
@@ -48,12 +55,20 @@ class Description:
 
 
 class Engine:
-    """Tags batches one after another with the tagger that is installed when a batch begins."""
+    """Tags batches one after another with the tagger that is installed when a batch begins.
 
-    def __init__(self, threads: int) -> None:
+    A new tagger that fails at one of its first batches, where the one before it does not, gives way to that one again;
+    `withdraw` is then told the cause.
+    """
+
+    def __init__(self, threads: int, withdraw: Callable[[str], None] = lambda cause: None) -> None:
         self.tagger: Tagger | None = None
         self.served: dict[str, Description] = {}  # by version, every model there ever was
         self.inline_tokens = INLINE_TOKENS
+        self._withdraw = withdraw
+        self._before: Tagger | None = None  # what the tagger replaced, while it is on probation
+        self._probation = 0  # batches left
+        self._tagging = threading.Lock()  # of a tagger that serves: the loader times it too
         self._thread = ThreadPoolExecutor(1, "engine", initializer=torch.set_num_threads, initargs=(threads,))
 
     @property
@@ -64,22 +79,62 @@ class Engine:
     def install(self, tagger: Tagger) -> None:
         """Serve with this tagger from the next batch on."""
         self.served[tagger.model.version] = Description.of(tagger.model)
-        self.tagger = tagger
+        self._before, self.tagger, self._probation = self.tagger, tagger, PROBATION_BATCHES
 
     async def tag(self, sentences: Sequence[Sequence[str]], asks: Sequence[Ask]) -> tuple[list[Answer], Model]:
         """Answer each sentence, all as one batch, and say which model did; a tagger must be installed."""
-        if isinstance(self.tagger, NativeTagger) and sum(map(len, sentences)) <= self.inline_tokens:
-            return self._tag(sentences, asks)
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._tag, sentences, asks)
+        tagger, before = self.tagger, self._before
+        assert tagger is not None
+        try:
+            answers = await self._run(tagger, sentences, asks)
+        except Exception as error:
+            if before is None:
+                raise
+            answers = await self._run(before, sentences, asks)  # where this fails too, the batch is at fault
+            if self.tagger is tagger:
+                self.tagger, self._before = before, None
+                cause = f"{type(error).__name__} (error {log_failure(error).error_id})"
+                self._withdraw(f"{tagger.model.version}: {cause} at a batch that {before.model.version} answered")
+            return answers, before.model
+        if before is not None and self.tagger is tagger:
+            self._probation -= 1
+            if not self._probation:
+                self._before = None
+        return answers, tagger.model
+
+    def check_speed(self, tagger: Tagger, max_slowdown: float) -> None:
+        """CheckpointError where a tagger takes so many times longer than the one that serves; for the loader's thread.
+
+        Each takes its turn at the same sentences, so that whatever else the machine does slows both.
+        """
+        serving = self.tagger
+        if serving is None:
+            return
+        took, usual = math.inf, math.inf
+        for count in range(MOST_TIMES):
+            with self._tagging:
+                usual = min(usual, _timed(serving))
+            took = min(took, _timed(tagger))
+            if count + 1 >= LEAST_TIMES and took <= max_slowdown * usual:
+                return
+        raise CheckpointError(
+            f"{tagger.model.version}: takes {1000 * took:.2f} ms where the one that serves takes {1000 * usual:.2f}, "
+            f"more than max_slowdown = {max_slowdown:g} times as much"
+        )
 
     def close(self) -> None:
         """Let the thread end when its batch is done."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _tag(self, sentences: Sequence[Sequence[str]], asks: Sequence[Ask]) -> tuple[list[Answer], Model]:
-        tagger = self.tagger
-        assert tagger is not None
-        return tagger.tag(sentences, asks), tagger.model
+    async def _run(self, tagger: Tagger, sentences: Sequence[Sequence[str]], asks: Sequence[Ask]) -> list[Answer]:
+        is_short = isinstance(tagger, NativeTagger) and sum(map(len, sentences)) <= self.inline_tokens
+        if is_short and not self._tagging.locked():
+            return self._tag(tagger, sentences, asks)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._tag, tagger, sentences, asks)
+
+    def _tag(self, tagger: Tagger, sentences: Sequence[Sequence[str]], asks: Sequence[Ask]) -> list[Answer]:
+        with self._tagging:
+            return tagger.tag(sentences, asks)
 
 
 def choose_device(name: Device) -> torch.device:
@@ -155,3 +210,10 @@ def warm_up(tagger: Tagger) -> None:
     for tokens in WARM_UP_TOKENS:
         for ask in (None, None, 0.0, 0.0):  # a CUDA graph is recorded at the second sight of a shape
             tagger.tag([["Word"] * tokens] * 2, [ask] * 2)
+
+
+def _timed(tagger: Tagger) -> float:
+    """Seconds that a warmed-up tagger takes."""
+    began = time.perf_counter()
+    tagger.tag(TIMED, [None] * len(TIMED))
+    return time.perf_counter() - began

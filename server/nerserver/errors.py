@@ -21,7 +21,10 @@ class RequestError(Exception):
     ├── NotFoundError        names a model or version that was never served
     ├── QueueFullError       too much waits already
     ├── TooLateError         what waits already would take longer than the deadline allows
+    ├── BusyError            as many calls are in flight as may be
     ├── DeadlineError        nobody waits for the answer any more
+    ├── PreconditionError    asks for a choice of versions, and there is no folder to choose in
+    ├── RefusedError         asks for a version that is not fit to serve
     └── UnavailableError     no model is loaded, or the server is draining
     """
 
@@ -57,11 +60,27 @@ class TooLateError(RequestError):
         )
 
 
+class BusyError(RequestError):
+    """As many calls are in flight as may be; `retry_s` is when to try again, in seconds."""
+
+    def __init__(self, most: int, retry_s: float) -> None:
+        super().__init__(f"{most} calls are in flight, the most there may be; send again after {retry_s:.2f} s")
+        self.retry_s = retry_s
+
+
 class DeadlineError(RequestError):
     """The caller's deadline passed before the last of its work had begun."""
 
     def __init__(self) -> None:
         super().__init__("the deadline passed before all of the work had begun")
+
+
+class PreconditionError(RequestError):
+    """The server does not follow a folder of versions, or cannot use it."""
+
+
+class RefusedError(RequestError):
+    """A checkpoint is not fit to serve: the cause."""
 
 
 class UnavailableError(RequestError):
@@ -78,10 +97,9 @@ class Failure:
         return f"internal error {self.error_id}; report this id to whoever runs the server"
 
 
-def log_failure(error: BaseException) -> Failure:
-    """Log an exception that nobody expected, by type and place alone: its message may hold a user's text."""
-    failure = Failure(uuid4().hex[:12])
-    lines = []
+def without_message(error: BaseException) -> str:
+    """An exception and its causes in lines, by type and place alone: their messages may hold a user's text."""
+    lines: list[str] = []
     cause: BaseException | None = error
     while cause is not None:
         lines += [
@@ -89,5 +107,11 @@ def log_failure(error: BaseException) -> Failure:
             *traceback.format_tb(cause.__traceback__),
         ]
         cause = cause.__cause__ or cause.__context__
-    logger.error("internal error %s: %s", failure.error_id, "".join(lines).rstrip())
+    return "".join(lines).rstrip()
+
+
+def log_failure(error: BaseException) -> Failure:
+    """Log an exception that nobody expected, without its message."""
+    failure = Failure(uuid4().hex[:12])
+    logger.error("internal error %s: %s", failure.error_id, without_message(error))
     return failure

@@ -17,12 +17,15 @@ from ner.v1 import tagger_pb2 as pb
 from nermodel.tagger import Answer, Ask, Entity
 from nerserver.engine import Description
 from nerserver.errors import (
+    BusyError,
     DeadlineError,
     Failure,
     InvalidError,
     NotBuiltError,
     NotFoundError,
+    PreconditionError,
     QueueFullError,
+    RefusedError,
     RequestError,
     TooLateError,
     UnavailableError,
@@ -40,7 +43,10 @@ CODES: dict[type[RequestError], grpc.StatusCode] = {
     NotFoundError: grpc.StatusCode.NOT_FOUND,
     QueueFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     TooLateError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    BusyError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     DeadlineError: grpc.StatusCode.DEADLINE_EXCEEDED,
+    PreconditionError: grpc.StatusCode.FAILED_PRECONDITION,
+    RefusedError: grpc.StatusCode.ABORTED,
     UnavailableError: grpc.StatusCode.UNAVAILABLE,
 }
 _UNITS: dict[int, Unit] = {
@@ -140,7 +146,7 @@ def error_response(request_id: str, error: RequestError | Failure) -> pb.TagResp
 
 def details(refusal: RequestError) -> tuple[tuple[str, bytes], ...]:
     """What a refusal adds to its code and message, as trailing metadata (see grpc_status)."""
-    if not isinstance(refusal, (QueueFullError, TooLateError)):
+    if not isinstance(refusal, (QueueFullError, TooLateError, BusyError)):
         return ()
     retry = error_details_pb2.RetryInfo()
     retry.retry_delay.FromNanoseconds(int(refusal.retry_s * 1e9))

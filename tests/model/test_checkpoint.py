@@ -14,7 +14,8 @@ import safetensors.torch
 import torch
 from tests.conftest import MakeModel, publish
 
-from nermodel.checkpoint import DEFAULT, Card, CheckpointError, load, rounded, tensors_sha256, versions
+from nermodel import DEFAULT
+from nermodel.checkpoint import Card, CheckpointError, load, rounded, tensors_sha256, versions
 from nermodel.network import Network, NetworkConfig
 from nermodel.tags import tags_to_spans
 from nermodel.text import tokenize
@@ -227,6 +228,15 @@ def test_what_is_not_a_file_is_refused_at_once(tmp_path: Path) -> None:
     for path in versions(tmp_path):
         with pytest.raises(CheckpointError, match="not a checkpoint file"):
             load(path, CPU)
+
+
+def test_a_file_too_large_is_not_read(tmp_path: Path) -> None:
+    """A file of terabytes that holds next to nothing is refused by its size, before it fills the memory."""
+    path = tmp_path / "000001.safetensors"
+    path.touch()
+    os.truncate(path, 1 << 40)
+    with pytest.raises(CheckpointError, match="1099511627776 bytes, more than a checkpoint may have"):
+        load(path, CPU)
 
 
 def test_only_rounded_weights_are_published(make_model: MakeModel, tmp_path: Path) -> None:

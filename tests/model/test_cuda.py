@@ -18,7 +18,8 @@ from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTenso
 import nermodel.cuda
 import nermodel.graphs
 import nermodel.windows
-from nermodel.checkpoint import DEFAULT, Model, load
+from nermodel import DEFAULT
+from nermodel.checkpoint import Model, load
 from nermodel.crf import Candidates, Potentials, candidates, viterbi
 from nermodel.cuda import CudaTagger
 from nermodel.decoding import TorchDecoder, trusted

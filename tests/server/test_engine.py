@@ -2,23 +2,26 @@
 
 import asyncio
 import random
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from tests.conftest import MakeModel
 
 from nermodel import native
 from nermodel.checkpoint import CheckpointError, load
 from nermodel.native import NativeError
-from nermodel.tagger import TorchTagger
+from nermodel.tagger import Answer, Ask, TorchTagger
 from nerserver import engine
 from nerserver.batcher import Batcher
-from nerserver.engine import Engine, check_precision, choose_device, tagger_for, warm_up
+from nerserver.engine import PROBATION_BATCHES, Engine, check_precision, choose_device, tagger_for, warm_up
 from nerserver.policy import Budget
 
 CPU = torch.device("cpu")
+POISON = "arsenic"
 WORDS = ("Ada", "met", "Acme", "Inc.", "London", "\0", "😀", "", " ", "x" * 10_000, "unseen")
 
 
@@ -30,6 +33,80 @@ async def test_tag(folder: Path) -> None:
     assert engine.model is tagger.model
     sentences = [["Ada", "met"], ["London"]]
     assert await engine.tag(sentences, [None, 0]) == (tagger.tag(sentences, [None, 0]), tagger.model)
+    engine.close()
+
+
+class FailingTagger(TorchTagger):
+    """Fails at the poison."""
+
+    def tag(self, sentences: Sequence[Sequence[str]], asks: Sequence[Ask]) -> list[Answer]:
+        if any(POISON in words for words in sentences):
+            raise KeyError(POISON)
+        return super().tag(sentences, asks)
+
+
+async def test_a_new_tagger_that_fails_is_withdrawn(
+    folder: Path, publish_tiny: Callable[[Path, int], Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The tagger before it answers the batch and serves again; the cause names no text."""
+    withdrawn: list[str] = []
+    engine = Engine(1, withdrawn.append)
+    old = TorchTagger(load(folder / "000001.safetensors", CPU))
+    new = FailingTagger(load(publish_tiny(folder, 2), CPU))
+    for tagger in (old, new):
+        engine.install(tagger)
+    assert (await engine.tag([["Ada"]], [None]))[1] is new.model
+    assert await engine.tag([["some", POISON]], [None]) == (old.tag([["some", POISON]], [None]), old.model)
+    assert engine.tagger is old
+    (cause,) = withdrawn
+    assert cause.startswith("en/000002: KeyError (error ")
+    assert cause.endswith(") at a batch that en/000001 answered")
+    assert POISON not in cause + caplog.text
+    engine.close()
+
+
+async def test_a_poison_sentence_withdraws_no_tagger(folder: Path, publish_tiny: Callable[[Path, int], Path]) -> None:
+    """A batch that the tagger before cannot answer either fails alone."""
+    withdrawn: list[str] = []
+    engine = Engine(1, withdrawn.append)
+    for path in (folder / "000001.safetensors", publish_tiny(folder, 2)):
+        engine.install(FailingTagger(load(path, CPU)))
+    with pytest.raises(KeyError):
+        await engine.tag([[POISON]], [None])
+    assert (await engine.tag([["Ada"]], [None]))[1].version == "en/000002"
+    assert not withdrawn
+    engine.close()
+
+
+async def test_probation_ends(folder: Path, publish_tiny: Callable[[Path, int], Path]) -> None:
+    """After its first batches a tagger that fails stays, and the one before it is let go."""
+    engine = Engine(1)
+    engine.install(TorchTagger(load(folder / "000001.safetensors", CPU)))
+    old = weakref.ref(engine.tagger)
+    new = FailingTagger(load(publish_tiny(folder, 2), CPU))
+    engine.install(new)
+    for _ in range(PROBATION_BATCHES):
+        assert old() is not None
+        await engine.tag([["Ada"]], [None])
+    assert old() is None
+    with pytest.raises(KeyError):
+        await engine.tag([[POISON]], [None])
+    assert engine.tagger is new
+    engine.close()
+
+
+def test_a_slow_tagger_is_refused(make_model: MakeModel) -> None:
+    """One that takes several times as long as the one that serves, with both figures; one as fast is not."""
+    engine = Engine(1)
+    usual, slow = (tagger_for(make_model(2, hidden=hidden), 1) for hidden in (10, 400))
+    warm_up(slow)
+    engine.check_speed(slow, 3.0)
+    engine.install(tagger_for(make_model(1), 1))
+    engine.check_speed(usual, 3.0)
+    with pytest.raises(CheckpointError, match=r"takes .* ms where .*, more than max_slowdown = 3 times") as refused:
+        engine.check_speed(slow, 3.0)
+    print(refused.value)
+    engine.check_speed(slow, 1e6)
     engine.close()
 
 

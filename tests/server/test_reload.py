@@ -4,6 +4,7 @@ import asyncio
 import gc
 import os
 import weakref
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from watchfiles._rust_notify import WatchfilesRustInternalError
 from ner.v1 import tagger_pb2 as pb
 from nermodel.checkpoint import load
 from nermodel.tagger import Tagger, TorchTagger
-from nerserver.reload import Reloader
+from nerserver.engine import PROBATION_BATCHES
+from nerserver.errors import NotFoundError, RefusedError, StartError
+from nerserver.reload import PIN, Reloader
 
 CPU = torch.device("cpu")
 SENTENCE = ["Ada", "met", "Acme", "Inc.", "in", "London", ",", "unseen", "Babbage"] * 3
@@ -26,7 +29,13 @@ class Serving:
 
     def __init__(self, folder: Path) -> None:
         self.models: list[str] = []
-        self.reloader = Reloader(folder, self.prepare, self.install, poll_s=0.05)
+        self.counted: Counter[str] = Counter()
+        self.reloader = Reloader(folder, self.prepare, self.install, 0.05, lambda result: self.counted.update([result]))
+
+    async def check(self) -> list[str]:
+        """Check, and tell what was installed in all."""
+        await self.reloader.check()
+        return self.models
 
     async def prepare(self, path: Path) -> Tagger:
         return TorchTagger(load(path, CPU))
@@ -67,7 +76,7 @@ async def test_bad_checkpoints_are_refused(
     assert "\n" not in cause
     assert await serving.reloader.check() == []
     assert serving.models == ["en/000001"]
-    assert (serving.reloader.reloads.loaded, serving.reloader.reloads.refused) == (1, 1)
+    assert serving.counted == {"loaded": 1, "refused": 1}
     publish_tiny(folder, 3)
     await serving.reloader.check()
     assert serving.models == ["en/000001", "en/000003"]
@@ -113,7 +122,7 @@ async def test_a_failure_to_prepare_is_tried_again(serving: Serving) -> None:
     assert [len(each) for each in causes] == [1, 0, 1, 0]
     assert causes[0][0].endswith("000001.safetensors: MemoryError: no memory")
     assert serving.models == ["en/000001"]
-    assert (serving.reloader.reloads.loaded, serving.reloader.reloads.refused) == (1, 2)
+    assert serving.counted == {"loaded": 1, "refused": 2}
 
 
 @pytest.mark.parametrize("failure", [None, OSError, WatchfilesRustInternalError])
@@ -153,6 +162,121 @@ async def test_follow(
     await asyncio.gather(following, return_exceptions=True)
 
 
+async def test_a_pin_holds(folder: Path, publish_tiny: Callable[[Path, int], Path]) -> None:
+    """Every process that follows the folder keeps to the pinned version, also one that starts; then to the newest."""
+    for seed in (2, 3):
+        publish_tiny(folder, seed)
+    here, there = Serving(folder), Serving(folder)
+    for each in (here, there):
+        assert await each.check() == ["en/000003"]
+    assert await here.reloader.pin(2) == "en/000002"
+    publish_tiny(folder, 4)
+    for each in (here, there):
+        assert await each.check() == ["en/000003", "en/000002"]
+    assert await Serving(folder).check() == ["en/000002"]
+    assert await here.reloader.unpin() == "en/000004"
+    assert (await there.check())[2:] == ["en/000004"]
+
+
+async def test_a_changed_pin_is_noticed(serving: Serving, folder: Path, publish_tiny: Any, until: Any) -> None:
+    """Who follows the folder serves what another process pins there."""
+    publish_tiny(folder, 2)
+    following = asyncio.create_task(serving.reloader.follow())
+    await until(lambda: serving.models == ["en/000002"])
+    await Serving(folder).reloader.pin(1)
+    await until(lambda: serving.models[-1] == "en/000001")
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    ("pin", "named", "served"),
+    [
+        (b"7\n", "version 7 is not in the folder", "en/000002"),
+        (b"3", "000003.safetensors: not a whole", "en/000002"),
+        (b"", "not the number of a version", "en/000004"),
+        (b"-2", "not the number of a version", "en/000004"),
+        (b"\xff" * 5000, "not the number of a version", "en/000004"),
+    ],
+)
+async def test_a_bad_pin(
+    serving: Serving,
+    folder: Path,
+    publish_tiny: Callable[[Path, int], Path],
+    caplog: pytest.LogCaptureFixture,
+    pin: bytes,
+    named: str,
+    served: str,
+) -> None:
+    """What serves goes on where a pin names no good version, and a damaged pin is none; who starts takes the newest."""
+    publish_tiny(folder, 2)
+    await serving.check()
+    truncated(publish_tiny(folder, 3))
+    publish_tiny(folder, 4)
+    (folder / PIN).write_bytes(pin)
+    causes = [*await serving.reloader.check(), *await serving.reloader.check()]
+    assert serving.models[-1] == served
+    assert len([cause for cause in (*causes, *caplog.messages) if named in cause]) == 1
+    assert await Serving(folder).check() == ["en/000004"]
+
+
+async def test_a_refused_version_is_not_pinned(
+    serving: Serving, folder: Path, publish_tiny: Callable[[Path, int], Path]
+) -> None:
+    """The pin stays as it was and what serves goes on; asked for again, the version is tried again."""
+    path = publish_tiny(folder, 2)
+    data = path.read_bytes()
+    truncated(path)
+    await serving.check()
+    await serving.reloader.pin(1)
+    with pytest.raises(RefusedError, match="not a whole safetensors file"):
+        await serving.reloader.pin(2)
+    with pytest.raises(NotFoundError):
+        await serving.reloader.pin(3)
+    assert (folder / PIN).read_text() == "1\n"
+    assert await serving.check() == ["en/000001"]
+    (folder / "whole").write_bytes(data)
+    os.rename(folder / "whole", path)
+    assert await serving.reloader.pin(2) == "en/000002"
+
+
+async def test_roll_back_twice(serving: Serving, folder: Path, publish_tiny: Callable[[Path, int], Path]) -> None:
+    """Each goes one version further back, and the newest does not come again until the pin is lifted."""
+    await serving.check()
+    for seed in (2, 3):
+        publish_tiny(folder, seed)
+        await serving.check()
+    assert [await serving.reloader.roll_back() for _ in range(2)] == ["en/000002", "en/000001"]
+    await serving.check()
+    with pytest.raises(NotFoundError, match="no other version has served"):
+        await serving.reloader.roll_back()
+    assert serving.models[2:] == ["en/000003", "en/000002", "en/000001"]
+    assert await serving.reloader.unpin() == "en/000003"
+    assert await serving.reloader.roll_back() == "en/000001"
+
+
+@pytest.mark.parametrize("pinned", [False, True])
+async def test_a_withdrawn_version_counts_as_refused(
+    serving: Serving, folder: Path, publish_tiny: Callable[[Path, int], Path], caplog: Any, pinned: bool
+) -> None:
+    """It is not served again until its file changes or it is newly pinned, in this process or another."""
+    await serving.check()
+    path = publish_tiny(folder, 2)
+    await (serving.reloader.pin(2) if pinned else serving.check())
+    serving.reloader.withdraw("en/000002: it failed")
+    for _ in range(2):
+        assert await serving.check() == ["en/000001", "en/000002"]
+    assert serving.counted == {"loaded": 2, "rolled_back": 1}
+    assert caplog.text.count("en/000002: it failed") == 1
+    listed = [(each.name, each.serving, each.refused) for each in await serving.reloader.versions()]
+    assert listed == [("en/000002", False, "en/000002: it failed"), ("en/000001", True, "")]
+    if pinned:
+        os.utime(path, ns=(1, 1))
+    else:
+        await Serving(folder).reloader.pin(2)
+    assert (await serving.check())[2:] == ["en/000002"]
+
+
 async def test_start_beside_a_bad_checkpoint(serve: Any, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A server starts with the newest good checkpoint of its folder and names the bad one that is newer."""
     (folder / "000002.safetensors").touch()
@@ -160,6 +284,20 @@ async def test_start_beside_a_bad_checkpoint(serve: Any, folder: Path, caplog: p
         answer = await running.stub.Tag(pb.TagRequest(inputs=[pb.Input(text="Ada")]))
     assert answer.model_version == "en/000001"
     assert caplog.text.count("refused a checkpoint: ") == 1
+
+
+async def test_an_unreadable_pin(serve: Any, folder: Path, until: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """It is not taken for none: what serves serves on and the cause is named once, and no server starts."""
+    async with serve(reload_poll_s=0.01) as running:
+        (folder / PIN).mkdir()
+        await until(lambda: f"cannot read {folder / PIN} (Is a directory)" in caplog.text)
+        for _ in range(3):
+            with pytest.raises(IsADirectoryError):
+                await running.server._reloader.check()
+    assert caplog.text.count("cannot read") == 1
+    with pytest.raises(StartError, match=r"cannot read .*pinned"):
+        async with serve():
+            pass
 
 
 async def test_first_checkpoint(
@@ -177,20 +315,25 @@ async def test_first_checkpoint(
 async def test_the_old_model_is_freed(
     serve: Any, folder: Path, publish_tiny: Callable[[Path, int], Path], until: Any
 ) -> None:
-    """Nothing holds on to the weights of a model that no longer serves."""
+    """Nothing holds the weights of an old model once the new one has proved itself; no collector need find them."""
     request = pb.TagRequest(inputs=[pb.Input(text="Ada")])
-    async with serve() as running:
-        await running.stub.Tag(request)
-        old = weakref.ref(running.server.engine.model.network)
-        publish_tiny(folder, 2)
-        await until(lambda: running.server.engine.model.version == "en/000002")
-        await running.stub.Tag(request)
-        gc.collect()
-        assert old() is None
+    gc.disable()
+    try:
+        async with serve() as running:
+            await running.stub.Tag(request)
+            old = weakref.ref(running.server.engine.model.network)
+            publish_tiny(folder, 2)
+            await until(lambda: running.server.engine.model.version == "en/000002")
+            for _ in range(PROBATION_BATCHES):
+                assert old() is not None
+                await running.stub.Tag(request)
+            await until(lambda: old() is None)
+    finally:
+        gc.enable()
 
 
 async def test_storm(serve: Any, folder: Path, publish_tiny: Callable[[Path, int], Path], until: Any) -> None:
-    """While versions come one after another, no call fails and each answer is wholly that of the version it names."""
+    """While versions come and are rolled back, no call fails and each answer is wholly that of the version it names."""
     answers: list[pb.TagResponse] = []
     stop = asyncio.Event()
     request = pb.TagRequest(
@@ -217,6 +360,10 @@ async def test_storm(serve: Any, folder: Path, publish_tiny: Callable[[Path, int
         for seed in range(2, 7):
             newest = f"en/{publish_tiny(folder, seed).stem}"
             await until(lambda newest=newest: answers and answers[-1].model_version == newest)
+        reloader = running.server._reloader
+        for change in (reloader.roll_back, reloader.roll_back, reloader.unpin):
+            version = await change()
+            await until(lambda version=version: answers[-1].model_version == version)
         stop.set()
         await asyncio.gather(*tasks)
     versions = {answer.model_version for answer in answers}
