@@ -31,7 +31,7 @@ test-slow: $(VENV)/installed ## Run the tests that take minutes
 	$(BIN)/pytest -m slow
 
 chaos: $(VENV)/installed ## Hurt servers and print what each promise comes to, 10 minutes
-	$(BIN)/pytest -m chaos tests/chaos
+	$(BIN)/pytest -m "chaos or promise" tests/chaos tests/server/test_tls.py tests/server/test_gate.py
 
 soak: $(VENV)/installed ## The same for half an hour under load, cancels and reloads
 	$(BIN)/pytest -m soak tests/chaos

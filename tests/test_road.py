@@ -12,7 +12,8 @@ import pytest
 from tests.conftest import WORDS, MakeModel, publish
 
 from nerclient import Entity, SyncClient
-from nermodel.checkpoint import DEFAULT, Model
+from nermodel import DEFAULT
+from nermodel.checkpoint import Model
 from nermodel.tags import tags_to_spans
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}  # the models are too small for more

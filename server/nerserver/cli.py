@@ -4,21 +4,28 @@ import os
 
 # OpenMP's threads must sleep while they wait: spinning on shared cores they made two threads slower than one.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported
+# gRPC writes a line of its own to stderr for each connection that fails to speak TLS.
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # read when grpc is imported
 
 import asyncio
 import logging
 import sys
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from nermodel.tagger import Tagger
-from nerserver.life import serve
-from nerserver.server import Server, StartError
+from nerserver import logs
+from nerserver.errors import StartError
 from nerserver.settings import Device, LogFormat, Precision, Settings
 from nerserver.sources import PREFIX, check_environment, take_file
+from nerserver.workers import supervise
+
+if TYPE_CHECKING:  # they bring torch, which the supervisor of workers does without
+    from nermodel.tagger import Tagger
+    from nerserver.server import Server
 
 logger = logging.getLogger(__name__)
 DEFAULTS = Settings()
@@ -65,10 +72,11 @@ def nerserver(
         _option(help="What the LSTM computes in: auto is int8 on a CPU where that is fast and dev F1 holds."),
     ] = DEFAULTS.precision,
     workers: Annotated[
-        int, _option(help="Processes that share the address, each with a model of its own.")
+        int, _option(help="Processes that share the address, each with a model of its own; for CPUs.")
     ] = DEFAULTS.workers,
     threads: Annotated[
-        int, _option(help="CPU threads of a worker's model; 0 is all cores but one, shared by the workers.")
+        int,
+        _option(help="CPU threads of a worker's model; 0 is all cores but one, or with --workers a share."),
     ] = DEFAULTS.threads,
     max_batch_tokens: Annotated[int, _option(help="Padded tokens of one batch.")] = DEFAULTS.max_batch_tokens,
     max_batch_sentences: Annotated[int, _option(help="Sentences of one batch.")] = DEFAULTS.max_batch_sentences,
@@ -121,10 +129,13 @@ def nerserver(
         settings = Settings(**{field.name: context.params[field.name] for field in fields(Settings)})
     except ValueError as error:
         _fail(str(error), 1)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it counts changes
+    logs.configure(settings.log_format)
     try:
-        asyncio.run(serve(settings, _greet))
+        if settings.workers > 1:
+            sys.exit(asyncio.run(supervise(settings, greeting, _print)))
+        from nerserver.life import serve  # noqa: PLC0415
+
+        asyncio.run(serve(settings, lambda server, http_address: _print(greeting(server, http_address))))
     except StartError as error:
         _fail(str(error), 1)
 
@@ -144,16 +155,18 @@ def _fail(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _greet(server: Server) -> None:
+def _print(lines: Sequence[str]) -> None:
     """Print where the server is and what it serves; one whose output nobody takes serves all the same."""
     try:
-        typer.echo("\n".join(_greeting(server)))
+        typer.echo("\n".join(lines))
     except OSError as error:
-        logger.warning("listening on %s; standard output cannot be written: %s", server.address, error.strerror)
+        where = lines[0].removeprefix("nerserver: ")
+        logger.warning("%s; standard output cannot be written: %s", where, error.strerror)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered must not fail again at exit
 
 
-def _greeting(server: Server) -> list[str]:
+def greeting(server: "Server", http_address: str) -> list[str]:
+    """Tell in lines where the server is, what it serves and what to do next."""
     tagger = server.engine.tagger
     lines = [f"nerserver: listening on {server.address}"]
     if tagger is None:
@@ -165,13 +178,29 @@ def _greeting(server: Server) -> list[str]:
         lines.append(f"          {' '.join(model.labels)}{score}")
     threads = f", CPU threads: {server.threads}" if server.device.type == "cpu" else ""
     lines.append(f"  device  {server.device.type}{threads}")
+    if server.settings.workers > 1:
+        lines.append(f"  workers {server.settings.workers}, each with a model of its own")
     if tagger is not None:
         lines.append(f"  engine  {tagger.name}{_int8_score(tagger)}")
-    lines.append(f"  next    nerclient tag FILE --address {server.address}")
+    if http_address:
+        lines.append(f"  probes  http://{http_address}/healthz /readyz /metrics")
+    access, flags = _access(server.settings)
+    lines.append(f"  access  {access}")
+    lines.append(f"  next    nerclient tag FILE --address {server.address}{flags}")
     return lines
 
 
-def _int8_score(tagger: Tagger) -> str:
+def _access(settings: Settings) -> tuple[str, str]:
+    """Who gets in, and what a client must be given for it."""
+    how, flags = ("TLS", " --ca CA.pem") if settings.tls_cert else ("plaintext", "")
+    if settings.tls_client_ca:
+        how, flags = "mutual TLS", f"{flags} --cert CLIENT.pem --key CLIENT.key"
+    if settings.token_file:
+        return f"{how}, tokens", f"{flags} --token-file TOKEN"
+    return f"{how}, no tokens", flags
+
+
+def _int8_score(tagger: "Tagger") -> str:
     if "int8" not in tagger.name:
         return ""
     score = tagger.model.card.metrics.get("dev_f1_int8")

@@ -27,15 +27,20 @@ class Guard(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None:
             return None
-        streams = (handler.request_streaming, handler.response_streaming)
-        behaviour, make = {
-            (False, False): (handler.unary_unary, grpc.unary_unary_rpc_method_handler),
-            (False, True): (handler.unary_stream, grpc.unary_stream_rpc_method_handler),
-            (True, False): (handler.stream_unary, grpc.stream_unary_rpc_method_handler),
-            (True, True): (handler.stream_stream, grpc.stream_stream_rpc_method_handler),
-        }[streams]
+        behaviour, make = arity(handler)
         guarded = _guarded(behaviour, handler.request_deserializer or bytes, handler.request_streaming)
-        return make(guarded, response_serializer=handler.response_serializer)
+        made: grpc.RpcMethodHandler[Any, Any] = make(guarded, response_serializer=handler.response_serializer)
+        return made
+
+
+def arity(handler: Any) -> tuple[Any, Any]:
+    """What a handler runs, and what makes a handler of the same arity."""
+    return {
+        (False, False): (handler.unary_unary, grpc.unary_unary_rpc_method_handler),
+        (False, True): (handler.unary_stream, grpc.unary_stream_rpc_method_handler),
+        (True, False): (handler.stream_unary, grpc.stream_unary_rpc_method_handler),
+        (True, True): (handler.stream_stream, grpc.stream_stream_rpc_method_handler),
+    }[handler.request_streaming, handler.response_streaming]
 
 
 def _guarded(

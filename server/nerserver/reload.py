@@ -274,7 +274,7 @@ def _look(folder: Path) -> _Folder:
     files = {}
     for path in reversed(versions(folder)):
         with suppress(OSError):  # it is gone again
-            files[path] = path.stat()
+            files[path] = path.stat() if path.exists() else path.lstat()  # a link to nothing is to be named
     name = folder.resolve().name
     try:
         with (folder / PIN).open("rb") as file:

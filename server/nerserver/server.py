@@ -1,10 +1,12 @@
 """The server: built from its settings in one place, then startup, main and shutdown."""
 
 import asyncio
+import logging
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc.aio
 import torch
@@ -13,20 +15,29 @@ from grpc_reflection.v1alpha import reflection
 
 from nermodel.checkpoint import Model, load, versions
 from nermodel.tagger import Tagger
-from nerserver.address import check_address
+from nerserver.address import check_address, is_loopback
+from nerserver.admin import NAME as ADMIN
+from nerserver.admin import Admin
 from nerserver.batcher import Batcher
 from nerserver.engine import Engine, check_precision, choose_device, tagger_for, warm_up
 from nerserver.errors import StartError
+from nerserver.gate import Gate, Tokens
 from nerserver.guard import Guard
 from nerserver.metrics import Metrics
 from nerserver.policy import Budget
 from nerserver.reload import Reloader, cause_of, log_refused
 from nerserver.service import NAME, Service
-from nerserver.settings import Precision, Settings
+from nerserver.settings import Settings
+from nerserver.tls import server_credentials
 
+if TYPE_CHECKING:  # it needs an extra
+    from nerserver.tracing import Tracing
+
+logger = logging.getLogger(__name__)
 MAX_REPLY_BYTES = 64 << 20
 KEEPALIVE_MS = 30_000
 PING_TIMEOUT_MS = 10_000
+HANDSHAKE_TIMEOUT_MS = 10_000
 LINGER_S = 0.25  # what watchers of health get to go
 SWITCH_INTERVAL_S = 0.001  # the event loop gets the interpreter back from text work within it (default: 0.005)
 
@@ -39,13 +50,22 @@ class Server:
         try:
             self.device = choose_device(settings.device)
             check_precision(self.device, settings.precision)
-            check_address(settings.address, settings.insecure)
+            if settings.workers == 1:
+                check_address(settings.address, settings.insecure or settings.tls_cert is not None)
+            elif self.device.type == "cuda":
+                raise ValueError(
+                    f"workers is {settings.workers}, but processes would only take turns on a CUDA device; "
+                    "use --workers 1, or --device cpu"
+                )
+            self._credentials = _credentials(settings)
+            gate = _gate(settings)
+            self._tracing = _tracing(settings.traces)
         except ValueError as error:
             raise StartError(str(error)) from error
         self.settings = settings
         self.threads = settings.threads or max(torch.get_num_threads() - 1, 1)
         self.address = settings.address  # with the real port once started
-        self.engine = Engine(self.threads)
+        self.engine = Engine(self.threads, self._withdraw)
         budget = Budget(settings.max_batch_tokens, settings.max_batch_sentences)
         self.metrics = Metrics()
         self._batcher: Batcher[Model] = Batcher(
@@ -55,20 +75,28 @@ class Server:
         self._text = ThreadPoolExecutor(2, "text")
         # On one CPU thread, so that a reload takes little from the model that serves.
         self._loader = ThreadPoolExecutor(1, "loader", initializer=torch.set_num_threads, initargs=(1,))
-        self._service = Service(settings, self.engine, self._batcher, self._text, self.metrics)
-        self._reloader = Reloader(settings.model, self._prepare, self._install, settings.reload_poll_s)
-        self.reloads = self._reloader.reloads
+        traces = {"trace": self._tracing.request} if self._tracing else {}
+        self._service = Service(settings, self.engine, self._batcher, self._text, self.metrics, **traces)
+        self._reloader = Reloader(
+            settings.model, self._prepare, self._install, settings.reload_poll_s, self.metrics.reload
+        )
         self._health = health.aio.HealthServicer()
-        self._grpc = grpc.aio.server(interceptors=[Guard()], options=_options(settings))
+        layers = [Guard(), gate, *filter(None, [self._tracing])]
+        self._grpc = grpc.aio.server(interceptors=layers, options=_options(settings))
         self._grpc.add_generic_rpc_handlers((self._service.handlers(),))
+        if settings.admin_token_file:
+            self._grpc.add_generic_rpc_handlers((Admin(self._reloader).handlers(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
-        reflection.enable_server_reflection((NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), self._grpc)
+        if settings.reflection:
+            admin = (ADMIN,) if settings.admin_token_file else ()
+            names = (NAME, *admin, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, self._grpc)
         self.metrics.watch("waiting_tokens", "Tokens that wait for the engine.", lambda: self._batcher.waiting_tokens)
         self.metrics.watch("calls", "Calls of Tag and StreamTag in flight.", lambda: self._service.calls)
         self.metrics.watch("streams", "Streams among them.", lambda: self._service.streams)
         self._tasks: list[asyncio.Task[None]] = []
         self._stop = asyncio.Event()
-        self.model_path: Path | None = None  # of the model that serves
+        self.model_path: Path | None = None  # of the model that was installed last
 
     async def startup(self) -> None:
         """Load the model and listen; StartError where that fails. An empty folder is waited for."""
@@ -77,7 +105,10 @@ class Server:
         folder = _is_folder(self.settings.model)
         await (self._load_newest() if folder else self._load_file(self.settings.model))
         try:
-            port = self._grpc.add_insecure_port(self.settings.address)
+            if self._credentials:
+                port = self._grpc.add_secure_port(self.settings.address, self._credentials)
+            else:
+                port = self._grpc.add_insecure_port(self.settings.address)
         except RuntimeError as error:
             raise StartError(f"cannot listen on {self.settings.address}; give another --address") from error
         self.address = f"{self.settings.address.rpartition(':')[0]}:{port}"
@@ -117,6 +148,8 @@ class Server:
         self.engine.close()
         for executor in (self._text, self._loader):
             executor.shutdown(wait=False, cancel_futures=True)
+        if self._tracing:
+            await asyncio.to_thread(self._tracing.close)
 
     async def _load_file(self, path: Path) -> None:
         try:
@@ -138,16 +171,23 @@ class Server:
             raise StartError(
                 f"{folder} holds no checkpoints (files such as 000001.safetensors); give --model one that does"
             )
-        refused = await self._reloader.check()
+        try:
+            refused = await self._reloader.check()
+        except OSError as error:
+            raise StartError(f"cannot read {error.filename} ({error.strerror}); see that it can be read") from error
         if refused and self.engine.model is None:
             raise StartError(f"{refused[0]}; {folder} has no other that is good, so give --model another")
         log_refused(refused)
 
     async def _prepare(self, path: Path) -> Tagger:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(
-            self._loader, _prepared, path, self.device, self.threads, self.settings.precision
-        )
+        return await asyncio.get_running_loop().run_in_executor(self._loader, self._prepared, path)
+
+    def _prepared(self, path: Path) -> Tagger:
+        """What runs a checkpoint, when it has passed every gate and is warmed up; for the loader's thread."""
+        tagger = tagger_for(load(path, self.device), self.threads, self.settings.precision)
+        warm_up(tagger)
+        self.engine.check_speed(tagger, self.settings.max_slowdown)
+        return tagger
 
     async def _install(self, tagger: Tagger, path: Path) -> None:
         self.engine.install(tagger)
@@ -155,15 +195,42 @@ class Server:
         self.metrics.serves(tagger.model.version)
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
 
+    def _withdraw(self, cause: str) -> None:
+        assert self.engine.model is not None  # the one that serves again
+        self.metrics.serves(self.engine.model.version)
+        self._reloader.withdraw(cause)
+
     async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
         for name in (health.OVERALL_HEALTH, NAME):
             await self._health.set(name, status)
 
 
-def _prepared(path: Path, device: torch.device, threads: int, precision: Precision) -> Tagger:
-    tagger = tagger_for(load(path, device), threads, precision)
-    warm_up(tagger)
-    return tagger
+def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
+    """What TLS needs, or None for plaintext; ValueError where a file is not fit for it."""
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    return server_credentials(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+
+
+def _gate(settings: Settings) -> Gate:
+    """The gate of these settings' tokens; ValueError where a file has none."""
+    tokens = Tokens(settings.token_file) if settings.token_file else None
+    admin_tokens = Tokens(settings.admin_token_file) if settings.admin_token_file else None
+    if (tokens or admin_tokens) and not settings.tls_cert and not is_loopback(settings.address):
+        logger.warning(
+            "tokens go to %s in plaintext, readable on their way; give --tls-cert and --tls-key", settings.address
+        )
+    return Gate(tokens, admin_tokens, settings.max_calls)
+
+
+def _tracing(url: str) -> "Tracing | None":
+    if not url:
+        return None
+    try:
+        from nerserver.tracing import Tracing  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise ValueError(f"traces need {error.name}; run pip install 'nerstream[traces]'") from error
+    return Tracing(url)
 
 
 def _is_folder(path: Path) -> bool:
@@ -172,7 +239,10 @@ def _is_folder(path: Path) -> bool:
 
 def _options(settings: Settings) -> list[tuple[str, int]]:
     return [
-        ("grpc.so_reuseport", 0),  # a second server on the port fails instead of sharing its calls
+        # Else a second server on the port fails instead of sharing its calls.
+        ("grpc.so_reuseport", int(settings.workers > 1)),
+        ("grpc.max_allowed_incoming_connections", settings.max_connections),
+        ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_MS),  # who says nothing goes, in plaintext too
         ("grpc.max_concurrent_streams", settings.max_streams),
         # Beyond the limit, so that a request that breaks it is told of it by name.
         ("grpc.max_receive_message_length", 2 * settings.max_request_bytes),

@@ -188,7 +188,7 @@ class Service:
         self, request: wire.Request, parts: Parts, began: float, reply: Reply[Model]
     ) -> pb.TagResponse:
         try:
-            response = self._respond(request, parts, began, reply)
+            response = self._responder(request, parts, began, reply)()
         except Exception as error:
             return self._failed(request.id, error)
         self._metrics.answered("StreamTag", began)
@@ -222,13 +222,15 @@ class Service:
         self._batcher.check(source, deadline, request.bulk, wait)  # splitting may cost seconds
         parts = await split_aside(request.inputs, self._settings, self._thread)
         reply = await self._batcher.tag(parts.sentences(), source, deadline, request.bulk, wait, request.ask)
+        respond = self._responder(request, parts, began, reply)
         if sum(map(_items, reply.answers)) <= ASIDE_ITEMS:
-            return self._respond(request, parts, began, reply)
-        respond = partial(self._respond, request, parts, began, reply)
+            return respond()
         return await asyncio.get_running_loop().run_in_executor(self._thread, respond)
 
-    def _respond(self, request: wire.Request, parts: Parts, began: float, reply: Reply[Model]) -> pb.TagResponse:
-        """The response to a request from the reply to its sentences."""
+    def _responder(
+        self, request: wire.Request, parts: Parts, began: float, reply: Reply[Model]
+    ) -> Callable[[], pb.TagResponse]:
+        """What makes the response to a request from the reply to its sentences, in any thread."""
         model = reply.model or self._engine.model
         assert model is not None  # it is never taken away
         timing = pb.Timing(
@@ -243,7 +245,7 @@ class Service:
         for result in results:
             if not isinstance(result, wire.Found):
                 self._metrics.bad_input("refused" if isinstance(result, InvalidError) else "failed")
-        return wire.response(request, results, model.version, timing)
+        return partial(wire.response, request, results, model.version, timing)
 
     def _check_name(self, request: wire.Request) -> None:
         assert self._engine.model is not None

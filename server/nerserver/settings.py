@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
-from nermodel.checkpoint import DEFAULT
+from nermodel import DEFAULT
 
 MOST = 2**31 - 1  # an int of gRPC
 Device = Literal["auto", "cpu", "cuda"]
@@ -31,7 +31,7 @@ class Settings:
     device: Device = "auto"
     precision: Precision = "auto"  # on a CPU int8 where it is fast and the model's dev F1 holds, else float32
     workers: int = 1  # processes that share the address, each with a model of its own
-    threads: int = 0  # of a worker's engine on the CPU; 0 is one a core, but one core left to the event loop
+    threads: int = 0  # of a worker's engine on the CPU; 0 is all cores but one, or of several workers a share
     max_batch_tokens: int = 4096  # padded: the longest sentence times their number
     max_batch_sentences: int = 128
     max_queue_tokens: int = 262_144  # of each priority; above it who has some waiting is refused, or on a stream waits

@@ -22,7 +22,8 @@ from rich.console import Console
 from rich.progress import track
 from tests.bench.reference import PlainTorch, corpus
 
-from nermodel.checkpoint import DEFAULT, load
+from nermodel import DEFAULT
+from nermodel.checkpoint import load
 from nermodel.cuda import CudaTagger
 from nermodel.network import NetworkConfig
 from nermodel.tagger import Ask

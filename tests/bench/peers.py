@@ -33,7 +33,8 @@ from tests.bench.reference import PlainTorch, corpus
 from tests.bench.servers import InstallError, free_port, install, running, versions
 
 from nerclient import NerstreamError
-from nermodel.checkpoint import DEFAULT, load
+from nermodel import DEFAULT
+from nermodel.checkpoint import load
 
 ROOT = Path(__file__).parents[2]
 HOME = ROOT / "build/peers"

@@ -30,7 +30,8 @@ from tests.bench.processes import BUILD, Server, cpu_s, echoing, memory_mb, serv
 from tests.bench.reference import corpus
 
 from nerclient import Client
-from nermodel.checkpoint import DEFAULT, load
+from nermodel import DEFAULT
+from nermodel.checkpoint import load
 from nermodel.tagger import Tagger
 from nerserver.engine import tagger_for
 

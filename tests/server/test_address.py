@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from nerserver.address import check_address
+from nerserver.address import check_address, is_loopback
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:0", "localhost:0", "127.1.2.3:0"])
@@ -27,6 +27,12 @@ def test_beyond_loopback() -> None:
     with pytest.raises(ValueError, match="--insecure"):
         check_address("0.0.0.0:0", insecure=False)
     check_address("0.0.0.0:0", insecure=True)
+
+
+@pytest.mark.parametrize(("address", "is_local"), [("127.0.0.1:0", True), ("[::1]:0", True), ("0.0.0.0:0", False)])
+def test_is_loopback(address: str, is_local: bool) -> None:
+    """Loopback is what no other machine reaches, in either family."""
+    assert is_loopback(address) is is_local
 
 
 def test_port_in_use() -> None:

@@ -1,10 +1,12 @@
 """The command: what it prints, how it stops, and one line for each thing that is wrong."""
 
+import logging
 import queue
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -17,7 +19,7 @@ from typer.testing import CliRunner
 
 from ner.v1 import tagger_pb2 as pb
 from ner.v1 import tagger_pb2_grpc
-from nerserver.cli import app, main
+from nerserver.cli import _access, app, main
 from nerserver.settings import Settings
 
 MAIN = "from nerserver.cli import main; main()"
@@ -28,6 +30,16 @@ engine.INLINE_TOKENS = 0
 engine.Engine._tag = lambda *_: print("hung", flush=True) or threading.Event().wait()
 """
 REQUEST = pb.TagRequest(inputs=[pb.Input(text="Ada")])
+
+
+@pytest.fixture(autouse=True)
+def _hooks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Take back what the command does to the process when it is run in that of the tests."""
+    monkeypatch.setattr("sys.excepthook", sys.excepthook)
+    monkeypatch.setattr("threading.excepthook", threading.excepthook)
+    yield
+    logging.captureWarnings(False)
+    logging.getLogger("opentelemetry").setLevel(logging.NOTSET)
 
 
 @contextmanager
@@ -108,7 +120,7 @@ def test_hung_engine(folder: Path) -> None:
     [
         (["--model", "/nowhere/x"], "/nowhere/x: No such file or directory; give --model a checkpoint"),
         (["--address", "foo"], "the address 'foo' is not HOST:PORT, such as 127.0.0.1:50051"),
-        (["--address", "0.0.0.0:0"], "add --insecure"),
+        (["--address", "0.0.0.0:0"], "give --tls-cert and --tls-key, or add --insecure"),
         (["--address", "nobody.invalid:1"], "the host 'nobody.invalid' of the address is not known"),
         (["--max-inputs", "0"], "max_inputs is 0, expected 1 to 2147483647"),
         (["--device", "cuda"], "use --device cpu or auto"),
@@ -116,6 +128,9 @@ def test_hung_engine(folder: Path) -> None:
         (["--nonsense"], "No such option: --nonsense"),
         (["--model", "a" * 300], "File name too long; give --model a checkpoint"),
         (["--threads", "1025"], "threads is 1025, expected 0 to 1024"),
+        (["--traces", "foo"], "traces is 'foo', expected a URL such as http://127.0.0.1:4318/v1/traces"),
+        (["--http-address", "foo"], "the address 'foo' is not HOST:PORT"),
+        (["--workers", "2", "--address", "foo"], "the address 'foo' is not HOST:PORT"),
     ],
 )
 def test_one_line(
@@ -177,6 +192,24 @@ def test_port_in_use(folder: Path) -> None:
     assert result.exit_code == 1
     assert f"cannot listen on 127.0.0.1:{port} (Address already in use)" in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "access", "flags"),
+    [
+        ("", "plaintext, no tokens", ""),
+        ("tls_cert tls_key", "TLS, no tokens", " --ca CA.pem"),
+        (
+            "tls_cert tls_key tls_client_ca token_file",
+            "mutual TLS, tokens",
+            " --ca CA.pem --cert CLIENT.pem --key CLIENT.key --token-file TOKEN",
+        ),
+    ],
+)
+def test_access(given: str, access: str, flags: str) -> None:
+    """The greeting tells who gets in, and what a client must be given for it."""
+    files: dict[str, Any] = dict.fromkeys(given.split(), Path("x"))
+    assert _access(Settings(**files)) == (access, flags)
 
 
 def test_help() -> None:

@@ -60,7 +60,12 @@ def bit_flipped(path: Path) -> None:
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize("spoil", [truncated, bit_flipped])
+def link_to_nothing(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("nothing")
+
+
+@pytest.mark.parametrize("spoil", [truncated, bit_flipped, link_to_nothing])
 async def test_bad_checkpoints_are_refused(
     serving: Serving,
     folder: Path,

@@ -6,7 +6,8 @@ import bentoml
 import torch
 from tests.bench.reference import PlainTorch
 
-from nermodel.checkpoint import DEFAULT, load
+from nermodel import DEFAULT
+from nermodel.checkpoint import load
 
 
 @bentoml.service(workers=1, metrics={"enabled": False}, logging={"access": {"enabled": False}})

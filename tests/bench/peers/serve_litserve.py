@@ -8,7 +8,8 @@ import torch
 from fastapi import Request
 from tests.bench.reference import PlainTorch
 
-from nermodel.checkpoint import DEFAULT, load
+from nermodel import DEFAULT
+from nermodel.checkpoint import load
 
 
 class Tagger(litserve.LitAPI):

@@ -7,7 +7,8 @@ import torch
 from mosec import Server, Worker
 from tests.bench.reference import PlainTorch
 
-from nermodel.checkpoint import DEFAULT, load
+from nermodel import DEFAULT
+from nermodel.checkpoint import load
 
 
 class Tagger(Worker):

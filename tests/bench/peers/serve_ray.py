@@ -9,7 +9,8 @@ from ray import serve
 from starlette.requests import Request
 from tests.bench.reference import PlainTorch
 
-from nermodel.checkpoint import DEFAULT, load
+from nermodel import DEFAULT
+from nermodel.checkpoint import load
 
 
 @serve.deployment(num_replicas=1, max_ongoing_requests=256)

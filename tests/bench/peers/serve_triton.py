@@ -15,7 +15,8 @@ from pytriton.model_config import DynamicBatcher, ModelConfig, Tensor
 from pytriton.triton import Triton, TritonConfig
 from tests.bench.reference import PlainTorch
 
-from nermodel.checkpoint import DEFAULT, load
+from nermodel import DEFAULT
+from nermodel.checkpoint import load
 
 # The Python inside Triton may be older than the library that it finds here, whose multiprocessing, from 3.11.7 on, asks
 # a lock for a count that older locks do not keep.
