@@ -45,8 +45,12 @@ class Gate(grpc.aio.ServerInterceptor):
     Health is open to all, HEALTH_CALLS at once. Whoever has no token cannot tell what is served from what is not.
     """
 
-    def __init__(self, tokens: Tokens | None, admin_tokens: Tokens | None, max_calls: int) -> None:
+    def __init__(
+        self, tokens: Tokens | None, admin_tokens: Tokens | None, max_calls: int, count: Callable[[str], None]
+    ) -> None:
+        """`count` is told why each call that does not get in does not: denied, busy or oversize."""
         self._tokens = tokens
+        self._count = count
         self._admin_tokens = admin_tokens
         self._calls = _Calls(max_calls)
         self._health_calls = _Calls(HEALTH_CALLS)
@@ -60,13 +64,18 @@ class Gate(grpc.aio.ServerInterceptor):
         service = handler_call_details.method.strip("/").rpartition("/")[0]
         metadata: Sequence[tuple[str, str | bytes]] = handler_call_details.invocation_metadata or ()
         if sum(len(key) + len(value) for key, value in metadata) > MAX_METADATA_BYTES:
+            self._count("oversize")
             return _OVERSIZE
         is_health = service == health.SERVICE_NAME
         tokens = self._admin_tokens if service == ADMIN and self._admin_tokens else self._tokens
         if not is_health and tokens and not tokens.hold(_bearer(metadata)):
+            self._count("denied")
             return _DENIED
         calls = self._health_calls if is_health else self._calls
-        return await continuation(handler_call_details) if calls.enter() else calls.full
+        if calls.enter():
+            return await continuation(handler_call_details)
+        self._count("busy")
+        return calls.full
 
 
 class _Calls:

@@ -35,7 +35,7 @@ class Metrics:
         self._reply = self._histogram("reply_seconds", "From a request's arrival to its answer.", SECONDS)
         self._lag = self._histogram("event_loop_lag_seconds", "How late the event loop is.", SECONDS)
         self._reloads = self._counter("reloads", "Checkpoints, by what they came to.", "result")
-        self._denied = self._counter("denied", "Calls without a good token.")
+        self._turned_away = self._counter("turned_away", "Calls that did not get in.", "reason")
         self._model = Gauge("nerserver_model", "1 for the version that serves.", ["version"], registry=self.registry)
 
     def watch(self, name: str, help_text: str, value: Callable[[], float]) -> None:
@@ -92,9 +92,9 @@ class Metrics:
         self._padded.inc(len(lengths) * max(lengths))
         self._compute.observe(seconds)
 
-    def denied(self) -> None:
-        """Count a call that a token would have opened."""
-        self._denied.inc()
+    def turned_away(self, reason: str) -> None:
+        """Count a call that did not get in: denied (no good token), busy or oversize."""
+        self._turned_away.labels(reason).inc()
 
     def reload(self, result: str) -> None:
         """Count a checkpoint: loaded, refused or rolled_back."""

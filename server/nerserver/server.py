@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,7 +59,8 @@ class Server:
                     "use --workers 1, or --device cpu"
                 )
             self._credentials = _credentials(settings)
-            gate = _gate(settings)
+            self.metrics = Metrics()
+            gate = _gate(settings, self.metrics.turned_away)
             self._tracing = _tracing(settings.traces)
         except ValueError as error:
             raise StartError(str(error)) from error
@@ -67,7 +69,6 @@ class Server:
         self.address = settings.address  # with the real port once started
         self.engine = Engine(self.threads, self._withdraw)
         budget = Budget(settings.max_batch_tokens, settings.max_batch_sentences)
-        self.metrics = Metrics()
         self._batcher: Batcher[Model] = Batcher(
             self.engine.tag, budget, settings.max_queue_tokens, observe=self.metrics.batch
         )
@@ -212,7 +213,7 @@ def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
     return server_credentials(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
 
 
-def _gate(settings: Settings) -> Gate:
+def _gate(settings: Settings, count: Callable[[str], None]) -> Gate:
     """The gate of these settings' tokens; ValueError where a file has none."""
     tokens = Tokens(settings.token_file) if settings.token_file else None
     admin_tokens = Tokens(settings.admin_token_file) if settings.admin_token_file else None
@@ -220,7 +221,7 @@ def _gate(settings: Settings) -> Gate:
         logger.warning(
             "tokens go to %s in plaintext, readable on their way; give --tls-cert and --tls-key", settings.address
         )
-    return Gate(tokens, admin_tokens, settings.max_calls)
+    return Gate(tokens, admin_tokens, settings.max_calls, count)
 
 
 def _tracing(url: str) -> "Tracing | None":

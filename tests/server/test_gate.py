@@ -120,7 +120,7 @@ async def echo(token_files: dict[str, Path]) -> AsyncIterator[tuple[Gate, str, g
     async def many(data: Any, context: Any) -> None:
         await context.write(await one(data, context))
 
-    gate = Gate(Tokens(token_files["token_file"]), None, 3)
+    gate = Gate(Tokens(token_files["token_file"]), None, 3, lambda reason: None)
     server = grpc.aio.server(interceptors=[Guard(), gate])
     handlers = {
         arity: getattr(grpc, f"{arity}_rpc_method_handler")(many if arity.endswith("stream") else one)
@@ -164,6 +164,9 @@ async def test_matrix(
                     tried += 1
             figure(f"{tried} calls of {len(methods())} methods; handler calls {len(called)}")
             assert called == []
+            counted = running.server.metrics.registry.get_sample_value
+            echoes = sum("test.Echo" in path for path, _ in methods()) * tried // len(methods())
+            assert counted("nerserver_turned_away_total", {"reason": "denied"}) == tried - echoes
             assert answers == {(grpc.StatusCode.UNAUTHENTICATED, "a token is needed: send authorization: Bearer TOKEN")}
             for path, arity in methods():
                 channel = echo[2] if "test.Echo" in path else running.channel
