@@ -79,6 +79,8 @@ class CudaTagger:
     sentence that does not fit alone torch.cuda.OutOfMemoryError is raised.
     """
 
+    pads = True
+
     def __init__(self, model: Model, precision: Precision = "float32", word_types: int = WORD_TYPES) -> None:
         """The table holds so many word types, no fewer than a window has tokens.
 

@@ -52,6 +52,8 @@ class NativeTagger:
     kernel cannot run.
     """
 
+    pads = False
+
     def __init__(self, model: Model, threads: int, precision: Precision, word_types: int = WORD_TYPES) -> None:
         self.model = model
         self._library = _loaded(levels()[-1])

@@ -42,6 +42,10 @@ class Tagger(Protocol):
     def name(self) -> str:
         """What runs it, for people: "torch", "native int8"."""
 
+    @property
+    def pads(self) -> bool:
+        """Whether a batch costs as if every sentence were as long as its longest."""
+
     def tag(self, sentences: Sequence[Sequence[str]], asks: Sequence[Ask]) -> list[Answer]:
         """Answer each sentence, which may be empty, and of any length; all are one batch."""
 
@@ -50,6 +54,7 @@ class TorchTagger:
     """The reference: `Model.potentials` and the functions of `nermodel.crf`."""
 
     name = "torch"
+    pads = True
 
     def __init__(self, model: Model) -> None:
         self.model = model

@@ -16,6 +16,7 @@ from nerserver.room import Room
 
 logger = logging.getLogger(__name__)
 PATIENCE_S = 2.0  # after which work is due whose deadline is later, so that near deadlines never starve it
+SURE = 0.75  # of the time that a deadline leaves, that work may be expected to take: forecasts err
 BULK_EVERY = 8  # bulk work leads a batch after so many that left its first behind
 ModelT = TypeVar("ModelT")
 Words = Sequence[str]
@@ -75,15 +76,16 @@ class Batcher(Generic[ModelT]):
         observe: Callable[[list[int], float], None] = lambda lengths, seconds: None,
     ) -> None:
         """`observe` is told of each batch that was answered: the tokens of its sentences, and what it took."""
+        self.budget = budget
         self._run = run
         self._observe = observe
-        self._budget = budget
         self._clock = clock
         self._interactive: Line[_Sentence[ModelT]] = Line()
         self._bulk: Line[_Sentence[ModelT]] = Line()
         self._shares = Shares(budget.tokens)
         self._rooms = {False: Room(max_queue_tokens), True: Room(max_queue_tokens)}  # by whether it is bulk
         self._pace = Pace()
+        self._runs_until = 0.0  # by the clock: when the batch that runs should end
         self._without_bulk = 0  # batches since the first bulk work that waited went
         self._work = asyncio.Event()
 
@@ -104,7 +106,7 @@ class Batcher(Generic[ModelT]):
 
         Raises QueueFullError, and DeadlineError if the deadline passes before the last of the work has begun.
         """
-        self.check(source, deadline, bulk, wait)
+        self.check(source, deadline, bulk, wait, sum(map(len, sentences)))
         if wait:
             await self._rooms[bulk].opened(source)
         return await self.submit(sentences, source, deadline, bulk, ask)
@@ -141,19 +143,26 @@ class Batcher(Generic[ModelT]):
         """Whether a source's work need not wait to be let in."""
         return self._rooms[bulk].open_to(source)
 
-    def check(self, source: Hashable, deadline: float = math.inf, bulk: bool = False, wait: bool = False) -> None:
-        """Raise what `tag` would raise at once, before work is prepared for it in vain."""
+    def check(
+        self, source: Hashable, deadline: float = math.inf, bulk: bool = False, wait: bool = False, tokens: int = 0
+    ) -> None:
+        """Raise what `tag` would raise at once for so many tokens, before work is prepared for it in vain."""
+        self.check_deadline(source, deadline, bulk, wait, tokens)
+        room = self._rooms[bulk]
+        if not wait and not room.open_to(source):
+            raise QueueFullError(min(max(self._pace.seconds(room.tokens, self.budget.tokens), 0.05), 10.0))
+
+    def check_deadline(
+        self, source: Hashable, deadline: float, bulk: bool = False, wait: bool = False, tokens: int = 0
+    ) -> None:
+        """As `check`, without asking for room; bulk work has no less to wait for than other work."""
         left_s = deadline - self._clock()
         if left_s <= 0:
             raise DeadlineError
-        if wait:
-            return
-        room = self._rooms[bulk]
-        if not room.open_to(source):
-            raise QueueFullError(min(max(self._pace.seconds(room.tokens, self._budget.tokens), 0.05), 10.0))
-        wait_s = self._pace.seconds(self._tokens_ahead(source, deadline, bulk), self._budget.tokens)
-        if wait_s > left_s:
-            raise TooLateError(wait_s, left_s)
+        if not wait and left_s < math.inf:
+            wait_s = self._wait_s(source, deadline, bulk, tokens)
+            if wait_s > SURE * left_s:
+                raise TooLateError(wait_s, left_s)
 
     @property
     def waiting_tokens(self) -> int:
@@ -166,16 +175,23 @@ class Batcher(Generic[ModelT]):
             await self._work.wait()
             began = self._clock()
             batch = self._next_batch()
+            tokens = sum(item.tokens for item in batch)
+            self._runs_until = began + self._pace.seconds(tokens, self.budget.tokens)
             await self._compute(batch)
+            self._runs_until = 0.0
             if batch:
-                self._pace.learn(sum(item.tokens for item in batch), self._clock() - began)
+                self._pace.learn(tokens, self._clock() - began)
 
-    def _tokens_ahead(self, source: Hashable, deadline: float, bulk: bool) -> float:
-        """The tokens that would be computed before work of a source that comes now."""
+    def _wait_s(self, source: Hashable, deadline: float, bulk: bool, tokens: int) -> float:
+        """How long work of so many tokens that comes now will take, after the batch that runs and what goes first."""
+        now = self._clock()
         line = self._bulk if bulk else self._interactive
-        due = min(deadline, self._clock() + PATIENCE_S)
-        ahead = self._rooms[bulk].tokens * line.ahead_of(self._shares.next_turn(source), due)
-        return ahead + (self._rooms[False].tokens if bulk else 0)
+        ahead = self._rooms[bulk].tokens * line.ahead_of(
+            self._shares.next_turn(source), min(deadline, now + PATIENCE_S)
+        )
+        if bulk:
+            ahead += self._rooms[False].tokens
+        return max(self._runs_until - now, 0) + self._pace.seconds(ahead + tokens, self.budget.tokens)
 
     def _queue(self, job: _Job[ModelT], rows: Sequence[int]) -> None:
         """Let these sentences of a job wait."""
@@ -215,10 +231,10 @@ class Batcher(Generic[ModelT]):
 
     def _next_batch(self) -> list[_Sentence[ModelT]]:
         now = self._clock()
-        pool = POOL * self._budget.sentences
+        pool = (POOL if self.budget.padded else 1) * self.budget.sentences
         interactive, bulk = self._interactive.head(pool), self._bulk.head(pool)
         lead, fill = (bulk, interactive) if self._without_bulk >= BULK_EVERY else (interactive, bulk)
-        batch, expired = compose(lead, fill, self._budget, now)
+        batch, expired = compose(lead, fill, self.budget, now)
         self._take(expired)
         first_bulk = next((item for item in bulk if item.waiting), None)
         self._take(batch)

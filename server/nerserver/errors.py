@@ -55,7 +55,7 @@ class TooLateError(RequestError):
     def __init__(self, wait_s: float, left_s: float) -> None:
         self.retry_s = min(max(wait_s - left_s, 0.05), 10.0)
         super().__init__(
-            f"the answer would come in about {wait_s:.2f} s, after the deadline in {left_s:.2f} s; "
+            f"the answer would take about {wait_s:.2f} s, too much for a deadline in {left_s:.2f} s; "
             f"send again after {self.retry_s:.2f} s, or allow more time"
         )
 

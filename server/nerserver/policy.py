@@ -31,12 +31,13 @@ ItemT = TypeVar("ItemT", bound=Item)
 class Budget:
     """What one batch may hold; a sentence beyond it goes alone."""
 
-    tokens: int  # padded: the longest sentence times their number
+    tokens: int
     sentences: int
+    padded: bool = True  # whether each sentence counts as many tokens as the longest
 
-    def allows(self, longest: int, count: int) -> bool:
-        """Whether `count` sentences of at most `longest` tokens fit."""
-        return count <= 1 or (count <= self.sentences and longest * count <= self.tokens)
+    def allows(self, tokens: int, longest: int, count: int) -> bool:
+        """Whether `count` sentences of so many tokens, at most `longest` each, fit."""
+        return count <= 1 or (count <= self.sentences and (longest * count if self.padded else tokens) <= self.tokens)
 
 
 class Line(Generic[ItemT]):
@@ -116,8 +117,9 @@ def compose(
 ) -> tuple[list[ItemT], list[ItemT]]:
     """The next batch and, to be dropped, whoever's deadline has passed; both lines are given first come first.
 
-    The first of `lead` always goes, with those of `lead` whose lengths waste least beside it, and `fill` takes what
-    room is left without making the batch any wider. Only if nobody is left is the batch empty.
+    The first of `lead` always goes: where batches are padded with those of `lead` whose lengths waste least beside it,
+    else with those right behind it. `fill` takes what room is left without making the batch any wider. Only if nobody
+    is left is the batch empty.
     """
     expired = [item for item in (*lead, *fill) if item.deadline <= now]
     lead = [item for item in lead if item.deadline > now]
@@ -126,17 +128,29 @@ def compose(
         lead, fill = fill, []
     if not lead:
         return [], expired
-    batch = _around_first(lead, budget)
+    batch = _around_first(lead, budget) if budget.padded else _from_first(lead, budget)
     longest = max(item.tokens for item in batch)
+    tokens = sum(item.tokens for item in batch)
     for item in fill:
-        if item.tokens <= longest and budget.allows(longest, len(batch) + 1):
+        if item.tokens <= longest and budget.allows(tokens + item.tokens, longest, len(batch) + 1):
             batch.append(item)
+            tokens += item.tokens
     return batch, expired
 
 
+def _from_first(items: Sequence[ItemT], budget: Budget) -> list[ItemT]:
+    """The first item and those right behind it, up to the first that does not fit."""
+    tokens = 0
+    for count, item in enumerate(items):
+        tokens += item.tokens
+        if not budget.allows(tokens, item.tokens, count + 1):
+            return list(items[:count])
+    return list(items)
+
+
 def _around_first(items: list[ItemT], budget: Budget) -> list[ItemT]:
-    """The first item and the neighbours by length that make the best use of a batch."""
-    if budget.allows(max(item.tokens for item in items), len(items)):
+    """The first item and the neighbours by length that make the best use of a padded batch."""
+    if budget.allows(0, max(item.tokens for item in items), len(items)):
         return items
     rows = sorted(range(len(items)), key=lambda row: items[row].tokens)  # stable: equal lengths stay in order
     lengths = [items[row].tokens for row in rows]

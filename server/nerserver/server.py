@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -191,6 +192,7 @@ class Server:
         return tagger
 
     async def _install(self, tagger: Tagger, path: Path) -> None:
+        self._batcher.budget = replace(self._batcher.budget, padded=tagger.pads)
         self.engine.install(tagger)
         self.model_path = path
         self.metrics.serves(tagger.model.version)

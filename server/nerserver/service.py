@@ -111,8 +111,10 @@ class Service:
             try:
                 with self._metrics.request("Tag"):
                     self._check_ready()
+                    source, deadline = context.peer(), _deadline(context)
+                    self._batcher.check_deadline(source, deadline)  # reading it would only keep others waiting
                     request = wire.read(wire.decode(pb.TagRequest, data), len(data), self._settings)
-                    return await self._answer(request, context.peer(), _deadline(context), wait=False)
+                    return await self._answer(request, source, deadline, wait=False)
             except RequestError as refusal:
                 await _abort(context, refusal)
 

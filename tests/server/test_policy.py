@@ -1,13 +1,14 @@
 """The policy over plain items: no loss, nothing twice, the budget kept, everyone served in the end."""
 
 import math
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nerserver.policy import Budget, Item, Line, Shares, compose
 
-budgets = st.builds(Budget, st.integers(1, 200), st.integers(1, 10))
+budgets = st.builds(Budget, st.integers(1, 200), st.integers(1, 10), st.booleans())
 items = st.builds(Item, st.integers(1, 60), st.just(0), st.just(0.0), st.sampled_from([1.0, 3.0, math.inf]))
 NOW = 2.0
 
@@ -28,7 +29,8 @@ def test_batch(lead: list[Item], fill: list[Item], budget: Budget) -> None:
     assert bool(batch) == bool(live)
     if len(batch) > 1:
         assert len(batch) <= budget.sentences
-        assert max(each.tokens for each in batch) * len(batch) <= budget.tokens
+        lengths = [each.tokens for each in batch]
+        assert (max(lengths) * len(lengths) if budget.padded else sum(lengths)) <= budget.tokens
 
 
 @given(st.lists(items), st.lists(items), budgets)
@@ -65,6 +67,17 @@ def test_similar_lengths_go_together() -> None:
     batch, _ = compose(line, [], Budget(400, 8), 0.0)
     assert {each.tokens for each in batch} == {10}
     assert batch == line[:16:2]
+
+
+@given(st.lists(items), budgets)
+def test_without_padding_the_first_go(lead: list[Item], budget: Budget) -> None:
+    """Where nothing is gained by similar lengths, nobody is passed over."""
+    batch, _ = compose(lead, [], replace(budget, padded=False), NOW)
+    live = [each for each in lead if each.deadline > NOW]
+    assert batch == live[: len(batch)]
+    if len(batch) < len(live):
+        tokens = sum(each.tokens for each in live[: len(batch) + 1])
+        assert len(batch) == budget.sentences or tokens > budget.tokens
 
 
 def test_longer_than_the_budget_goes_alone() -> None:

@@ -154,6 +154,7 @@ class KernelOf final : public Kernel {
 
  private:
   static constexpr int SENTENCES = 4;  // a thread; fewer are shared by direction
+  static constexpr size_t GROUP = 36;  // sentences through the network together: more do not fit into the cache
 
   struct Scratch {
     typename Direction<Weights>::Scratch lstm;
@@ -205,10 +206,12 @@ class KernelOf final : public Kernel {
 
   // Rows of one thread through all layers; rows are given longest first.
   void encode(const std::vector<Row>& rows, Scratch& scratch) {
-    if (rows.empty()) return;
-    for (int layer = 0; layer < p_.layers; ++layer) {
-      project(rows, layer);
-      for (const bool backward : {false, true}) recur(rows, layer, backward, scratch);
+    for (size_t first = 0; first < rows.size(); first += GROUP) {
+      const std::vector<Row> group(rows.begin() + first, rows.begin() + std::min(first + GROUP, rows.size()));
+      for (int layer = 0; layer < p_.layers; ++layer) {
+        project(group, layer);
+        for (const bool backward : {false, true}) recur(group, layer, backward, scratch);
+      }
     }
   }
 
