@@ -40,6 +40,7 @@ MAX_REPLY_BYTES = 64 << 20
 KEEPALIVE_MS = 30_000
 PING_TIMEOUT_MS = 10_000
 HANDSHAKE_TIMEOUT_MS = 10_000
+NOTICE_S = 0.05  # that watchers of health know before calls are refused
 LINGER_S = 0.25  # what watchers of health get to go
 SWITCH_INTERVAL_S = 0.001  # the event loop gets the interpreter back from text work within it (default: 0.005)
 
@@ -139,6 +140,7 @@ class Server:
     async def shutdown(self) -> None:
         """Take no more work, answer what was read, and close within `drain_s`."""
         await self._health.enter_graceful_shutdown()
+        await asyncio.sleep(NOTICE_S)
         self._service.drain()
         closed = asyncio.create_task(self._grpc.stop(self.settings.drain_s))
         drained = asyncio.create_task(self._service.drained())

@@ -1,5 +1,6 @@
 """Servers as processes of their own, to be hurt, and the figures that a promise comes to."""
 
+import asyncio
 import os
 import re
 import signal
@@ -8,37 +9,40 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, pairwise
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+from tests.bench.reference import corpus
+from tests.conftest import Figure as Figure  # noqa: PLC0414 the tests beside take it from here
 
-from nermodel.checkpoint import DEFAULT
+from ner.v1 import tagger_pb2 as pb
+from nermodel import DEFAULT
 
-FIGURES = pytest.StashKey[list[tuple[str, str]]]()
-Figure = Callable[[str], None]
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Begin with no figures."""
-    config.stash[FIGURES] = []
+TAG = "/ner.v1.Tagger/Tag"
+STREAM_TAG = "/ner.v1.Tagger/StreamTag"
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print every figure as a row of a table."""
-    if figures := config.stash[FIGURES]:
-        terminalreporter.section("figures")
-        terminalreporter.line("| promise | figure |\n|---|---|")
-        for promise, text in figures:
-            terminalreporter.line(f"| {promise} | {text} |")
+@pytest.fixture(scope="session")
+def sentences() -> list[list[str]]:
+    """2,000 sentences as tokens: the corpus, then neighbours of it joined."""
+    found = corpus()
+    return found + [one + other for one, other in pairwise(found)][: 2000 - len(found)]
 
 
-@pytest.fixture
-def figure(request: pytest.FixtureRequest) -> Figure:
-    """Note what a promise came to, to be printed at the end."""
-    promise = request.function.__doc__.splitlines()[0].rstrip(".")
-    return lambda text: request.config.stash[FIGURES].append((promise, text))
+def asked(sentences: Sequence[Sequence[str]], request_id: str = "", **options: Any) -> pb.TagRequest:
+    """A request for the tags of tokenised sentences."""
+    packed = pb.PackedSentences(tokens="\n".join(chain.from_iterable(sentences)), lengths=map(len, sentences))
+    return pb.TagRequest(id=request_id, packed=packed, options=pb.TagOptions(tags=True, **options))
+
+
+async def until(condition: Callable[[], object], within_s: float = 60) -> None:
+    """Wait until a condition holds, and fail where it does not in time."""
+    async with asyncio.timeout(within_s):
+        while not condition():  # noqa: ASYNC110 nothing tells of it
+            await asyncio.sleep(0.01)
 
 
 @dataclass(frozen=True)
@@ -65,10 +69,14 @@ class Serving:
 
 @contextmanager
 def serving(
-    log: Path, model: Path = DEFAULT, options: Sequence[str] = (), address: str = "127.0.0.1:0"
+    log: Path, model: Path = DEFAULT, options: Sequence[str] = (), address: str = "127.0.0.1:0", before: str = ""
 ) -> Iterator[Serving]:
-    """Start a server with a model, a checkpoint or a folder, and kill it at the end of the context."""
-    command = [sys.executable, "-m", "nerserver", "--model", str(model), "--address", address, *options]
+    """Start a server with a model, a checkpoint or a folder, and kill it at the end of the context.
+
+    `before` is Python that its process runs first.
+    """
+    program = ["-c", f"{before}\nfrom nerserver.__main__ import main\nmain()"] if before else ["-m", "nerserver"]
+    command = [sys.executable, *program, "--model", str(model), "--address", address, *options]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("NERSERVER_")}
     with (
         open(log, "ab") as errors,
