@@ -48,6 +48,8 @@ class _Job(Generic[ModelT]):
     room: Room  # that the sentences wait in
     answers: list[Answer | Failure]
     models: list[ModelT | None]  # which gave each of the answers
+    began: float  # by the clock, when it came
+    foretold_s: float  # how long it was to take
     queued: "list[_Sentence[ModelT]]" = field(default_factory=list)  # those that wait, or waited
     missing: int = 0
     last: ModelT | None = None  # of the models
@@ -131,6 +133,8 @@ class Batcher(Generic[ModelT]):
             self._rooms[bulk],
             [Answer(b"", [])] * len(sentences),
             [None] * len(sentences),
+            self._clock(),
+            self._wait_s(source, deadline, bulk, sum(map(len, sentences))),
         )
         job.reply.add_done_callback(lambda _: self._leave(job))
         if sentences:
@@ -218,6 +222,9 @@ class Batcher(Generic[ModelT]):
 
     def _leave(self, job: _Job[ModelT]) -> None:
         """Let nothing of a job that has ended wait."""
+        now = self._clock()
+        if not job.missing or now >= job.deadline:
+            self._pace.correct(job.foretold_s, now - job.began)
         if job.missing:
             left = [item for item in job.queued if item.waiting]
             self._take(left)

@@ -1,15 +1,24 @@
-"""How long batches take, learnt from those that ran: what cannot be answered in time is then refused at once."""
+"""How long work takes, learnt from what ran: what cannot be answered in time is then refused at once."""
 
 import math
 
 MEMORY = 0.98  # of the last batch's weight, that the one before it has: some fifty batches count
 FIRST_TOKENS, FIRST_S = 1000.0, 0.05  # what is believed before the first batch
+LATE, EARLY = 0.1, 0.01  # weights of a reply that took longer than foretold, or less: ten in eleven take less
+SLACK_S = 0.02  # by which any forecast may err
+FORGET = 0.002  # of the correction, at each reply
+MOST_CORRECTION = 8.0
 
 
 class Pace:
-    """A line through the batches of late, seconds over tokens, by least squares that forget (Ljung 1999, 11.2)."""
+    """Forecasts of when work is done.
+
+    A line through the batches of late, seconds over tokens, by least squares that forget (Ljung 1999, 11.2), times a
+    correction that follows a high quantile of what replies took over what was foretold (Robbins and Monro 1951).
+    """
 
     def __init__(self) -> None:
+        self._correction = 1.0
         # Sums over the batches: their number, tokens, seconds, and the products of these.
         self._n, self._x, self._y = 0.0, 0.0, 0.0
         self._xx, self._xy = 0.0, 0.0
@@ -24,7 +33,13 @@ class Pace:
     def seconds(self, tokens: float, most: int) -> float:
         """What so many tokens take in batches of at most `most`, the last one full or not."""
         batch_s, token_s = self._line()
-        return math.ceil(tokens / most) * batch_s + tokens * token_s
+        return self._correction * (math.ceil(tokens / most) * batch_s + tokens * token_s)
+
+    def correct(self, foretold_s: float, took_s: float) -> None:
+        """Take note of how long a reply took, or has taken when it was given up, for which so much was foretold."""
+        ratio = (took_s + SLACK_S) / (foretold_s + SLACK_S)
+        correction = self._correction * ratio ** (LATE if ratio > 1 else EARLY)
+        self._correction = min(max(correction + FORGET * (1 - correction), 1 / MOST_CORRECTION), MOST_CORRECTION)
 
     def _add(self, tokens: float, seconds: float) -> None:
         self._n += 1
