@@ -11,11 +11,13 @@ from typing import Generic, TypeVar
 from nermodel.tagger import Answer, Ask
 from nerserver.errors import DeadlineError, Failure, QueueFullError, TooLateError, log_failure
 from nerserver.pace import Pace
-from nerserver.policy import POOL, Budget, Item, Line, Shares, compose
+from nerserver.policy import POOL, QUANTUM, Budget, Item, Line, Shares, compose
 from nerserver.room import Room
 
 logger = logging.getLogger(__name__)
-PATIENCE_S = 2.0  # after which work is due whose deadline is later, so that near deadlines never starve it
+# After which a request is due whose deadline is later, so that near deadlines never starve it: the first where it asks
+# for PATIENT_TOKENS or more, the second where it asks for next to nothing.
+PATIENCE_S, LEAST_PATIENCE_S, PATIENT_TOKENS = 2.0, 0.5, 512
 SURE = 0.75  # of the time that a deadline leaves, that work may be expected to take: forecasts err
 BULK_EVERY = 8  # bulk work leads a batch after so many that left its first behind
 ModelT = TypeVar("ModelT")
@@ -84,7 +86,7 @@ class Batcher(Generic[ModelT]):
         self._clock = clock
         self._interactive: Line[_Sentence[ModelT]] = Line()
         self._bulk: Line[_Sentence[ModelT]] = Line()
-        self._shares = Shares(budget.tokens)
+        self._shares = Shares(min(QUANTUM, budget.tokens))
         self._rooms = {False: Room(max_queue_tokens), True: Room(max_queue_tokens)}  # by whether it is bulk
         self._pace = Pace()
         self._runs_until = 0.0  # by the clock: when the batch that runs should end
@@ -122,6 +124,7 @@ class Batcher(Generic[ModelT]):
         ask: Ask = None,
     ) -> asyncio.Future[Reply[ModelT]]:
         """As `tag`, without asking for room: the reply to come, which may be cancelled."""
+        foretold_s = self._wait_s(source, deadline, bulk, sum(map(len, sentences)))  # before it takes its turns
         job: _Job[ModelT] = _Job(
             asyncio.get_running_loop().create_future(),
             sentences,
@@ -134,7 +137,7 @@ class Batcher(Generic[ModelT]):
             [Answer(b"", [])] * len(sentences),
             [None] * len(sentences),
             self._clock(),
-            self._wait_s(source, deadline, bulk, sum(map(len, sentences))),
+            foretold_s,
         )
         job.reply.add_done_callback(lambda _: self._leave(job))
         if sentences:
@@ -183,8 +186,6 @@ class Batcher(Generic[ModelT]):
             self._runs_until = began + self._pace.seconds(tokens, self.budget.tokens)
             await self._compute(batch)
             self._runs_until = 0.0
-            if batch:
-                self._pace.learn(tokens, self._clock() - began)
 
     def _wait_s(self, source: Hashable, deadline: float, bulk: bool, tokens: int) -> float:
         """How long work of so many tokens that comes now will take, after the batch that runs and what goes first."""
@@ -200,11 +201,13 @@ class Batcher(Generic[ModelT]):
     def _queue(self, job: _Job[ModelT], rows: Sequence[int]) -> None:
         """Let these sentences of a job wait."""
         now = self._clock()
-        due = min(job.deadline, now + PATIENCE_S)
+        request_tokens = sum(len(job.sentences[row]) for row in rows)
+        due = _due(now, job.deadline, request_tokens)
         job.missing = len(rows)
         job.queued = [
             _Sentence(
                 tokens=len(job.sentences[row]),
+                request_tokens=request_tokens,
                 turn=job.turns[row],
                 due=due,
                 deadline=job.deadline,
@@ -223,7 +226,7 @@ class Batcher(Generic[ModelT]):
     def _leave(self, job: _Job[ModelT]) -> None:
         """Let nothing of a job that has ended wait."""
         now = self._clock()
-        if not job.missing or now >= job.deadline:
+        if job.sentences and (not job.missing or now >= job.deadline):
             self._pace.correct(job.foretold_s, now - job.began)
         if job.missing:
             left = [item for item in job.queued if item.waiting]
@@ -282,6 +285,7 @@ class Batcher(Generic[ModelT]):
             self._answer(batch[0], failure, None)
         elif outputs:
             self._observe([item.tokens for item in batch], took)
+            self._pace.learn(sum(item.tokens for item in batch), took)
             for item, answer in zip(batch, outputs, strict=True):
                 self._answer(item, answer, model)
         else:
@@ -305,3 +309,9 @@ class Batcher(Generic[ModelT]):
             self._queue(job, older)
         else:
             job.reply.set_result(Reply(job.answers, job.last, job.queue_s, job.compute_s, job.batch_size))
+
+
+def _due(now: float, deadline: float, tokens: int) -> float:
+    """When a request that comes now is due."""
+    asked = min(tokens / PATIENT_TOKENS, 1)
+    return min(deadline, now + LEAST_PATIENCE_S + asked * (PATIENCE_S - LEAST_PATIENCE_S))

@@ -5,12 +5,14 @@ No clock, no lock, no event loop: the caller says what time it is and holds the 
 
 from bisect import bisect, insort
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Generic, TypeVar
 
 POOL = 4  # how many full batches of those who wait are looked at for similar lengths
 BATCH_COST = 128  # what a batch costs by itself, in tokens
+QUANTUM = 512  # tokens of a source's turn; fewer share more finely, and a newcomer waits for less
+LITTLE, STRETCH = 512, 2  # a batch without padding has LITTLE tokens, or STRETCH times those of its first's request
 
 
 @dataclass(slots=True, eq=False)
@@ -18,6 +20,7 @@ class Item:
     """One sentence in a line."""
 
     tokens: int  # at least 1
+    request_tokens: int  # of all sentences of its request
     turn: int  # by Shares
     due: float  # in the clock's seconds, as the deadline: who goes first within a turn
     deadline: float  # inf is none
@@ -139,7 +142,8 @@ def compose(
 
 
 def _from_first(items: Sequence[ItemT], budget: Budget) -> list[ItemT]:
-    """The first item and those right behind it, up to the first that does not fit."""
+    """The first item and those right behind it, up to the first that does not fit or would keep a little one waiting."""
+    budget = replace(budget, tokens=min(budget.tokens, max(LITTLE, STRETCH * items[0].request_tokens)))
     tokens = 0
     for count, item in enumerate(items):
         tokens += item.tokens

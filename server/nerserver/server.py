@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 MAX_REPLY_BYTES = 64 << 20
 KEEPALIVE_MS = 30_000
 PING_TIMEOUT_MS = 10_000
-PENDING_CALLS = 64
+PENDING_CALLS, MOST_PENDING_CALLS = 256, 300  # beyond the first gRPC ends some, beyond the second all
 HANDSHAKE_TIMEOUT_MS = 10_000
 NOTICE_S = 0.05  # that watchers of health know before calls are refused
 LINGER_S = 0.25  # what watchers of health get to go
@@ -247,9 +247,9 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
     return [
         # Else a second server on the port fails instead of sharing its calls.
         ("grpc.so_reuseport", int(settings.workers > 1)),
-        # Calls beyond these wait in vain: Python cannot even refuse them in time, so gRPC does, and ends them CANCELLED.
+        # That Python has not taken yet: what is beyond would wait in vain, and even to refuse it costs what it lacks.
         ("grpc.server.max_pending_requests", PENDING_CALLS),
-        ("grpc.server.max_pending_requests_hard_limit", 2 * PENDING_CALLS),
+        ("grpc.server.max_pending_requests_hard_limit", MOST_PENDING_CALLS),
         ("grpc.max_allowed_incoming_connections", settings.max_connections),
         ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_MS),  # who says nothing goes, in plaintext too
         ("grpc.max_concurrent_streams", settings.max_streams),

@@ -338,7 +338,7 @@ async def test_what_cannot_be_in_time_is_refused_at_once() -> None:
 
     engine.after = second_a_batch
     async with running(batcher):
-        for _ in range(30):
+        for _ in range(300):
             await batcher.tag([["a"] * 10], "s")
         engine.gate.clear()
         waiting = [asyncio.create_task(batcher.tag([["a"] * 10], number)) for number in range(20)]
@@ -452,7 +452,7 @@ async def test_long_bulk_is_not_starved_by_short_bulk() -> None:
         engine.gate.set()
         await long
         await asyncio.gather(*calls)
-    assert engine.batches.index([["long"] * 4]) <= BULK_EVERY + 2
+    assert engine.batches.index([["long"] * 4]) <= 2 * BULK_EVERY
     assert all(["b"] in batch for batch in engine.batches[1:BULK_EVERY])
 
 
@@ -482,7 +482,7 @@ async def test_earliest_deadline_first() -> None:
         engine.gate.clear()
         calls = [asyncio.create_task(batcher.tag([["first"]], "first"))]
         await settle()
-        for word, deadline in (("never", math.inf), ("late", 1.9), ("soon", 1.0)):
+        for word, deadline in (("never", math.inf), ("late", 0.4), ("soon", 0.2)):
             calls.append(asyncio.create_task(batcher.tag([[word]], word, deadline=deadline)))
         # One turn is one token here, so these four stand in the same.
         await settle()

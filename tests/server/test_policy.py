@@ -9,12 +9,14 @@ from hypothesis import strategies as st
 from nerserver.policy import Budget, Item, Line, Shares, compose
 
 budgets = st.builds(Budget, st.integers(1, 200), st.integers(1, 10), st.booleans())
-items = st.builds(Item, st.integers(1, 60), st.just(0), st.just(0.0), st.sampled_from([1.0, 3.0, math.inf]))
+items = st.builds(
+    Item, st.integers(1, 60), st.integers(1, 2000), st.just(0), st.just(0.0), st.sampled_from([1.0, 3.0, math.inf])
+)
 NOW = 2.0
 
 
 def item(tokens: int, turn: int = 0, due: float = 0.0) -> Item:
-    return Item(tokens, turn, due, math.inf)
+    return Item(tokens, tokens, turn, due, math.inf)
 
 
 @given(st.lists(items), st.lists(items), budgets)
