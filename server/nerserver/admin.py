@@ -1,7 +1,7 @@
 """The rpcs of ner.v1.Admin: which version of the model serves; who may ask is another layer's matter."""
 
 from collections.abc import Awaitable
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
@@ -74,14 +74,10 @@ async def _answer(work: Awaitable[ResponseT], context: Context) -> ResponseT:
     try:
         return await work
     except RequestError as refusal:
-        await _abort(context, refusal)
+        await wire.abort(context, refusal)
     except OSError as error:
         cause = f"{error.filename}: {error.strerror}"
-        await _abort(context, PreconditionError(f"{cause}; the server must follow a folder that it can write in"))
-
-
-async def _abort(context: Context, refusal: RequestError) -> NoReturn:
-    await context.abort(wire.CODES[type(refusal)], str(refusal))
+        await wire.abort(context, PreconditionError(f"{cause}; the server must follow a folder that it can write in"))
 
 
 def _message(version: Version) -> pb.Version:

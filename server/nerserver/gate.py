@@ -18,7 +18,7 @@ from nerserver.rotated import Rotated, read_secret
 from nerserver.wire import CODES, details
 
 LEAST_CHARACTERS, MOST_CHARACTERS, MOST_TOKENS = 16, 1024, 1000
-HEALTH_CALLS = 100  # counted apart: a busy server is not taken for a dead one, and strangers take no caller's place
+WATCHES = 100  # of health, counted apart: strangers take no caller's place; a Check ends at once and always gets in
 MAX_METADATA_BYTES = 16 << 10  # gRPC's own limit holds only for clients who acknowledge it
 RETRY_S = 1.0
 
@@ -42,7 +42,7 @@ class Tokens:
 class Gate(grpc.aio.ServerInterceptor):
     """Lets a call in that carries a token of its service's file, while fewer than `max_calls` are in flight.
 
-    Health is open to all, HEALTH_CALLS at once. Whoever has no token cannot tell what is served from what is not.
+    Health is open to all, with WATCHES at once. Whoever has no token cannot tell what is served from what is not.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Gate(grpc.aio.ServerInterceptor):
         self._count = count
         self._admin_tokens = admin_tokens
         self._calls = _Calls(max_calls)
-        self._health_calls = _Calls(HEALTH_CALLS)
+        self._watches = _Calls(WATCHES)
 
     async def intercept_service(
         self,
@@ -71,7 +71,9 @@ class Gate(grpc.aio.ServerInterceptor):
         if not is_health and tokens and not tokens.hold(_bearer(metadata)):
             self._count("denied")
             return _DENIED
-        calls = self._health_calls if is_health else self._calls
+        if is_health and not handler_call_details.method.endswith("/Watch"):
+            return await continuation(handler_call_details)
+        calls = self._watches if is_health else self._calls
         if calls.enter():
             return await continuation(handler_call_details)
         self._count("busy")

@@ -29,8 +29,8 @@ def configure(log_format: LogFormat, worker: int | None = None) -> None:
 
 
 def on_loop_error(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Log what an event loop has nobody to tell; its own words would show exceptions and results."""
-    logger.error("event loop: %s", context["message"], exc_info=context.get("exception"))
+    """Log what an event loop has nobody to tell; the rest of its words would show exceptions, arguments and results."""
+    logger.error("event loop: %s", context["message"].partition("(")[0], exc_info=context.get("exception"))
 
 
 def _on_uncaught(kind: type[BaseException], error: BaseException | None, _: TracebackType | None) -> None:

@@ -4,9 +4,9 @@ import math
 
 MEMORY = 0.98  # of the last batch's weight, that the one before it has: some fifty batches count
 FIRST_TOKENS, FIRST_S = 1000.0, 0.05  # what is believed before the first batch
-LATE, EARLY = 0.1, 0.01  # weights of a reply that took longer than foretold, or less: ten in eleven take less
+LATE, EARLY = 0.1, 0.002  # weights of a reply that took longer than foretold, or less: some nine in ten take less
 SLACK_S = 0.02  # by which any forecast may err
-FORGET = 0.002  # of the correction, at each reply
+FORGET = 0.0005  # of the correction, at each reply
 MOST_CORRECTION = 8.0
 
 
@@ -14,7 +14,7 @@ class Pace:
     """Forecasts of when work is done.
 
     A line through the batches of late, seconds over tokens, by least squares that forget (Ljung 1999, 11.2), times a
-    correction that follows a high quantile of what replies took over what was foretold (Robbins and Monro 1951).
+    correction that follows a high expectile of what replies took over what was foretold (Newey and Powell 1987).
     """
 
     def __init__(self) -> None:

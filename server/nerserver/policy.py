@@ -142,7 +142,7 @@ def compose(
 
 
 def _from_first(items: Sequence[ItemT], budget: Budget) -> list[ItemT]:
-    """The first item and those right behind it, up to the first that does not fit or would keep a little one waiting."""
+    """The first item and those right behind it that fit, and do not keep a little request waiting."""
     budget = replace(budget, tokens=min(budget.tokens, max(LITTLE, STRETCH * items[0].request_tokens)))
     tokens = 0
     for count, item in enumerate(items):

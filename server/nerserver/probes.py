@@ -10,6 +10,7 @@ import socketserver
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from io import BufferedIOBase
@@ -120,7 +121,8 @@ class _Server(socketserver.ThreadingTCPServer):
         for request, since in list(self._since.items()):
             if now - since > CONNECTION_S:
                 self._since.pop(request, None)
-                request.shutdown(socket.SHUT_RDWR)
+                with suppress(OSError):  # it has ended by itself meanwhile
+                    request.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Note a client that left in the middle."""

@@ -51,30 +51,39 @@ class Rotated(Generic[ValueT]):
 
 def read_file(path: Path) -> bytes:
     """A file's bytes; ValueError where it cannot be read or is none of at most MAX_BYTES."""
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise ValueError(f"{path} is not a file; give one")
-        data = path.read_bytes()
-    except OSError as error:
-        raise ValueError(f"cannot read {path} ({error.strerror}); give a file that this user can read") from None
-    if len(data) > MAX_BYTES:
-        raise ValueError(f"{path} is {len(data)} bytes, expected at most {MAX_BYTES}")
-    return data
+    return _read(path, lambda found: None)
 
 
 def read_secret(path: Path) -> bytes:
     """The same of a file that nobody else may touch; where root owns it, its group may read it (as PostgreSQL asks)."""
+
+    def check(found: os.stat_result) -> None:
+        if stat.S_IMODE(found.st_mode) & (0o037 if found.st_uid == 0 else 0o077):
+            raise ValueError(
+                f"{path} holds a secret and others may use it (mode {stat.S_IMODE(found.st_mode):04o}); "
+                f"run: chmod 600 {path}"
+            )
+
+    return _read(path, check)
+
+
+def _read(path: Path, check: Callable[[os.stat_result], None]) -> bytes:
     try:
-        found = path.stat()
-    except OSError:
-        return read_file(path)
-    open_to = stat.S_IMODE(found.st_mode) & (0o037 if found.st_uid == 0 else 0o077)
-    if open_to and stat.S_ISREG(found.st_mode):
-        raise ValueError(
-            f"{path} holds a secret and others may use it (mode {stat.S_IMODE(found.st_mode):04o}); "
-            f"run: chmod 600 {path}"
-        )
-    return read_file(path)
+        with open(path, "rb", opener=_open_at_once) as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise ValueError(f"{path} is not a file; give one")
+            check(found)
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise ValueError(f"cannot read {path} ({error.strerror}); give a file that this user can read") from None
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"{path} has more than {MAX_BYTES} bytes, the most that is read")
+    return data
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # a pipe would wait for its writer
 
 
 def _stamp(path: Path) -> object:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import grpc.aio
 import torch
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from nermodel.checkpoint import Model, load, versions
@@ -25,6 +25,7 @@ from nerserver.engine import Engine, check_precision, choose_device, tagger_for,
 from nerserver.errors import StartError
 from nerserver.gate import Gate, Tokens
 from nerserver.guard import Guard
+from nerserver.health import Health
 from nerserver.metrics import Metrics
 from nerserver.policy import Budget
 from nerserver.reload import Reloader, cause_of, log_refused
@@ -84,7 +85,7 @@ class Server:
         self._reloader = Reloader(
             settings.model, self._prepare, self._install, settings.reload_poll_s, self.metrics.reload
         )
-        self._health = health.aio.HealthServicer()
+        self._health = Health(NAME)
         layers = [Guard(), gate, *filter(None, [self._tracing])]
         self._grpc = grpc.aio.server(interceptors=layers, options=_options(settings))
         self._grpc.add_generic_rpc_handlers((self._service.handlers(),))
@@ -105,7 +106,6 @@ class Server:
     async def startup(self) -> None:
         """Load the model and listen; StartError where that fails. An empty folder is waited for."""
         sys.setswitchinterval(SWITCH_INTERVAL_S)
-        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         folder = _is_folder(self.settings.model)
         await (self._load_newest() if folder else self._load_file(self.settings.model))
         try:
@@ -140,7 +140,7 @@ class Server:
 
     async def shutdown(self) -> None:
         """Take no more work, answer what was read, and close within `drain_s`."""
-        await self._health.enter_graceful_shutdown()
+        self._health.stop()
         await asyncio.sleep(NOTICE_S)
         self._service.drain()
         closed = asyncio.create_task(self._grpc.stop(self.settings.drain_s))
@@ -195,20 +195,19 @@ class Server:
         return tagger
 
     async def _install(self, tagger: Tagger, path: Path) -> None:
-        self._batcher.budget = replace(self._batcher.budget, padded=tagger.pads)
         self.engine.install(tagger)
         self.model_path = path
-        self.metrics.serves(tagger.model.version)
-        await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        self._serves(tagger)
+        self._health.serve()
 
     def _withdraw(self, cause: str) -> None:
-        assert self.engine.model is not None  # the one that serves again
-        self.metrics.serves(self.engine.model.version)
+        assert self.engine.tagger is not None  # the one that serves again
+        self._serves(self.engine.tagger)
         self._reloader.withdraw(cause)
 
-    async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
-        for name in (health.OVERALL_HEALTH, NAME):
-            await self._health.set(name, status)
+    def _serves(self, tagger: Tagger) -> None:
+        self._batcher.budget = replace(self._batcher.budget, padded=tagger.pads)
+        self.metrics.serves(tagger.model.version)
 
 
 def _credentials(settings: Settings) -> grpc.ServerCredentials | None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Hashable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -39,6 +39,7 @@ WINDOW_REQUESTS = 4  # of the largest size, that a stream's window holds
 NO_MODEL = "no model is loaded yet; send again when the server's health is SERVING"
 
 Context = grpc.aio.ServicerContext[Any, Any]
+_Told = tuple[pb.TagResponse, Callable[[], None]]  # and what counts it when it is sent
 
 
 class Service:
@@ -116,10 +117,11 @@ class Service:
                     request = wire.read(wire.decode(pb.TagRequest, data), len(data), self._settings)
                     return await self._answer(request, source, deadline, wait=False)
             except RequestError as refusal:
-                await _abort(context, refusal)
+                await wire.abort(context, refusal)
 
     async def stream_tag(self, requests: AsyncIterator[bytes], context: Context) -> None:
         """Answer each request of a stream, the refused ones too in their place (see tagger.proto)."""
+        stream: Stream[pb.TagResponse] | None = None
         with self._call():
             try:
                 self._check_ready()
@@ -134,15 +136,16 @@ class Service:
                 if not stream.read_all:
                     self._check_ready()
             except RequestError as refusal:
-                self._metrics.refused("StreamTag", refusal)
-                await _abort(context, refusal)
+                if stream is None:
+                    self._metrics.refused("StreamTag", refusal)
+                await wire.abort(context, refusal)
 
     async def get_model(self, data: bytes, context: Context) -> pb.Model:
         """Describe a model that serves or has served (see tagger.proto)."""
         try:
             return self._model(wire.decode(pb.GetModelRequest, data))
         except RequestError as refusal:
-            await _abort(context, refusal)
+            await wire.abort(context, refusal)
 
     def _beginner(self, deadline: float) -> Callable[[bytes], Work[pb.TagResponse]]:
         """What makes the work of each request of one stream; one that is refused is answered so in its place."""
@@ -174,7 +177,7 @@ class Service:
     def _start(self, request: wire.Request, source: Hashable, deadline: float) -> Pending[pb.TagResponse]:
         """Begin to answer a request of a stream, without a task where there is little to do besides tagging."""
         if request.ask or not is_little(request.inputs) or not self._batcher.has_room(source, request.bulk):
-            return asyncio.create_task(self._answer_in_stream(request, source, deadline)), _same
+            return asyncio.create_task(self._answer_in_stream(request, source, deadline)), _told
         began = time.perf_counter()
         try:
             self._check_name(request)
@@ -192,11 +195,11 @@ class Service:
         try:
             response = self._responder(request, parts, began, reply)()
         except Exception as error:
-            return self._failed(request.id, error)
+            return _told(self._failed(request.id, error))
         self._metrics.answered("StreamTag", began)
         return response
 
-    async def _answer_in_stream(self, request: wire.Request, source: Hashable, deadline: float) -> pb.TagResponse:
+    async def _answer_in_stream(self, request: wire.Request, source: Hashable, deadline: float) -> _Told:
         began = time.perf_counter()
         try:
             response = await self._answer(request, source, deadline, wait=True)
@@ -206,16 +209,13 @@ class Service:
             return self._refused(request.id, refusal)
         except Exception as error:
             return self._failed(request.id, error)
-        self._metrics.answered("StreamTag", began)
-        return response
+        return response, partial(self._metrics.answered, "StreamTag", began)
 
-    def _refused(self, request_id: str, refusal: RequestError) -> pb.TagResponse:
-        self._metrics.refused("StreamTag", refusal)
-        return wire.error_response(request_id, refusal)
+    def _refused(self, request_id: str, refusal: RequestError) -> _Told:
+        return wire.error_response(request_id, refusal), partial(self._metrics.refused, "StreamTag", refusal)
 
-    def _failed(self, request_id: str, error: Exception) -> pb.TagResponse:
-        self._metrics.failed("StreamTag")
-        return wire.error_response(request_id, log_failure(error))
+    def _failed(self, request_id: str, error: Exception) -> _Told:
+        return wire.error_response(request_id, log_failure(error)), partial(self._metrics.failed, "StreamTag")
 
     async def _answer(self, request: wire.Request, source: Hashable, deadline: float, wait: bool) -> pb.TagResponse:
         """Split, tag and answer one request."""
@@ -293,18 +293,16 @@ def _deadline(context: Context) -> float:
     return math.inf if remaining is None else time.monotonic() + remaining
 
 
-async def _abort(context: Context, refusal: RequestError) -> NoReturn:
-    await context.abort(wire.CODES[type(refusal)], str(refusal), wire.details(refusal))
-
-
-def _same(response: pb.TagResponse) -> pb.TagResponse:
+def _told(made: _Told) -> pb.TagResponse:
+    response, count = made
+    count()
     return response
 
 
-def _done(response: pb.TagResponse) -> Pending[pb.TagResponse]:
+def _done(made: _Told) -> Pending[pb.TagResponse]:
     future = asyncio.get_running_loop().create_future()
-    future.set_result(response)
-    return future, _same
+    future.set_result(made)
+    return future, _told
 
 
 def _us(seconds: float) -> int:

@@ -68,7 +68,7 @@ class Stream(Generic[ResponseT]):
         self._begin = begin
         self._write = write
         self._window = window
-        self.unanswered = 0  # requests that were read
+        self.unanswered = 0  # requests that were read and have no response yet
         self.read_all = False  # the caller has half-closed
         self._stopping = False
         self._under_way: set[asyncio.Future[Any]] = set()
@@ -89,9 +89,10 @@ class Stream(Generic[ResponseT]):
                 following = await self._next.get()
                 if following is not None:
                     work, (answer, respond) = following
-                    await self._write(respond(await answer))
+                    response = respond(await answer)
                     self._under_way.discard(answer)
                     self.unanswered -= 1
+                    await self._write(response)
                     self._window.leave(work.inputs, work.size)
                 elif reader.done():
                     reader.result()

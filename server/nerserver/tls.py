@@ -9,6 +9,7 @@ from typing import NoReturn
 
 import grpc
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from nerserver.rotated import Rotated, read_file, read_secret
@@ -48,7 +49,7 @@ def _configuration(cert: Path, key: Path, client_ca: Path | None) -> grpc.Server
     first = _certificates(chain, cert)[0]
     secret = read_secret(key)
     _check_pair(cert, key)
-    if not _is_taken(first.public_key()):
+    if not _is_taken(first):
         raise ValueError(f"the key of {cert} is of a kind that gRPC does not take; use ECDSA over P-256, P-384, or RSA")
     expires = first.not_valid_after_utc
     left = expires - datetime.now(UTC)
@@ -71,15 +72,19 @@ def _certificates(data: bytes, path: Path) -> list[x509.Certificate]:
     """Those of a PEM file, none of them cut off."""
     try:
         found = x509.load_pem_x509_certificates(data)
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         found = []
     if not found or len(found) != data.count(b"-----BEGIN"):
         raise ValueError(f"{path} is not a whole PEM file of certificates (-----BEGIN CERTIFICATE-----); give one")
     return found
 
 
-def _is_taken(key: object) -> bool:
-    """Whether gRPC's TLS signs with a key."""
+def _is_taken(certificate: x509.Certificate) -> bool:
+    """Whether gRPC's TLS signs with a certificate's key."""
+    try:
+        key = certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        return False
     if isinstance(key, ec.EllipticCurvePublicKey):
         return isinstance(key.curve, (ec.SECP256R1, ec.SECP384R1))
     return isinstance(key, rsa.RSAPublicKey)

@@ -4,9 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import accumulate, pairwise
-from typing import TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import grpc
+import grpc.aio
 from google.protobuf import timestamp_pb2
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
@@ -153,6 +154,11 @@ def details(refusal: RequestError) -> tuple[tuple[str, bytes], ...]:
     status = _status(refusal)
     status.details.add().Pack(retry)
     return tuple(rpc_status.to_status(status).trailing_metadata)
+
+
+async def abort(context: "grpc.aio.ServicerContext[Any, Any]", refusal: RequestError) -> NoReturn:
+    """End a call with the code of what it is refused for."""
+    await context.abort(CODES[type(refusal)], str(refusal), details(refusal))
 
 
 def model_message(model: Description, settings: Settings) -> pb.Model:

@@ -55,6 +55,8 @@ class _Worker:
 
 class _Supervisor:
     def __init__(self, settings: Settings, greeting: Greeting, announce: Callable[[Sequence[str]], None]) -> None:
+        if not hasattr(os, "sched_getaffinity"):
+            raise StartError("several workers need Linux; use --workers 1")
         try:
             check_address(settings.address, settings.insecure or settings.tls_cert is not None)
             self._reserved, address = reserve(settings.address)

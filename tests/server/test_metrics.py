@@ -68,6 +68,25 @@ async def test_who_leaves_and_who_waits(serve: Any, until: Any) -> None:
         assert read(running)["waiting_tokens"] == 0
 
 
+async def test_every_request_of_a_stream_counts_once(serve: Any, until: Any) -> None:
+    """What a stream read is counted as answered when its reply is sent, or else as cancelled, and never as both."""
+    async with serve() as running:
+        stream = running.stub.StreamTag()
+        await stream.write(GOOD)
+        await stream.read()
+        with running.engine_held():
+            for _ in range(3):
+                await stream.write(GOOD)
+            await until(lambda: sum(each.unanswered for each in running.server._service._streams) == 3)
+            stream.cancel()
+            await until(lambda: not running.server._service.calls)
+        counts = read(running)
+    assert {name: count for name, count in counts.items() if name.startswith("requests_total,StreamTag")} == {
+        "requests_total,StreamTag,ok,": 1,
+        "requests_total,StreamTag,cancelled,": 3,
+    }
+
+
 async def test_a_late_event_loop_is_seen(serve: Any, until: Any) -> None:
     """The lag of the event loop is measured all the time."""
     async with serve() as running:

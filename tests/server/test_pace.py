@@ -1,5 +1,7 @@
 """The cost model of batches."""
 
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,3 +38,25 @@ def test_more_takes_no_less(batches: list[tuple[int, float]], few: float, more: 
         pace.learn(tokens, seconds)
     few, more = sorted((few, more))
     assert 0 <= pace.seconds(few, 1000) <= pace.seconds(more, 1000)
+
+
+def test_forecasts_are_corrected_by_what_replies_took() -> None:
+    """Where replies take longer than foretold by chance, forecasts grow until most replies keep them."""
+    pace, chance = Pace(), random.Random(1)
+    for _ in range(500):
+        pace.learn(1000, 0.1)
+    late = 0
+    for number in range(3000):
+        foretold_s, took_s = pace.seconds(1000, 1000), 0.1 * chance.uniform(1, 5)
+        pace.correct(foretold_s, took_s)
+        late += number >= 1000 and took_s > foretold_s
+    assert 0.02 < late / 2000 < 0.2
+
+
+def test_replies_that_cost_nothing_prove_nothing() -> None:
+    """An idle server's quick replies do not make it believe that its queue is quick."""
+    pace = Pace()
+    before = pace.seconds(1000, 1000)
+    for _ in range(1000):
+        pace.correct(0.0, 0.0)
+    assert pace.seconds(1000, 1000) == before

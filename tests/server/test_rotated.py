@@ -44,7 +44,7 @@ def test_no_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe", 0o600)
     (tmp_path / "large").write_bytes(bytes(MAX_BYTES + 1))
     for path in (tmp_path / "pipe", tmp_path):
-        with pytest.raises(ValueError, match="is not a file"):
+        with pytest.raises(ValueError, match=r"is not a file|Is a directory"):
             read_secret(path)
-    with pytest.raises(ValueError, match="expected at most 1048576"):
+    with pytest.raises(ValueError, match="more than 1048576 bytes"):
         read_file(tmp_path / "large")

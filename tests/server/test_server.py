@@ -1,11 +1,16 @@
 """The server's life: health, reflection, draining, and what keeps it from starting."""
 
 import asyncio
+import contextlib
 from pathlib import Path
 from typing import Any
 
 import grpc
 import grpc.aio
+import h2.config
+import h2.connection
+import h2.events
+import h2.settings
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
@@ -142,6 +147,42 @@ async def test_drain_has_an_end(serve: Any, until: Any) -> None:
             with pytest.raises(grpc.aio.AioRpcError) as ended:
                 await call
     assert ended.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+
+
+async def test_a_burst_within_the_limits_is_answered(serve: Any) -> None:
+    """Calls that come all at once over several connections are answered, every one."""
+    async with serve() as running, contextlib.AsyncExitStack() as stack:
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        stubs: list[Any] = [
+            tagger_pb2_grpc.TaggerStub(  # type: ignore[no-untyped-call]
+                await stack.enter_async_context(grpc.aio.insecure_channel(running.server.address, options))
+            )
+            for _ in range(4)
+        ]
+        answers = await asyncio.gather(*(stub.Tag(REQUEST) for stub in stubs for _ in range(50)))
+    assert len(answers) == 200
+
+
+async def test_a_watcher_who_does_not_read_holds_up_nobody(serve: Any) -> None:
+    """A peer that asks for health and takes no answer keeps the server neither from serving nor from stopping."""
+    async with serve() as running:
+        reader, writer = await asyncio.open_connection(*running.server.address.split(":"))
+        peer = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
+        peer.initiate_connection()
+        peer.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 0})
+        told: list[type] = []
+        while told.count(h2.events.SettingsAcknowledged) < 2:
+            writer.write(peer.data_to_send())
+            told += map(type, peer.receive_data(await reader.read(1 << 16)))
+        request = {":method": "POST", ":scheme": "http", ":path": "/grpc.health.v1.Health/Watch", ":authority": "x"}
+        peer.send_headers(1, [*request.items(), ("te", "trailers"), ("content-type", "application/grpc")])
+        peer.send_data(1, b"\0\0\0\0\0", end_stream=True)
+        while h2.events.ResponseReceived not in told:
+            writer.write(peer.data_to_send())
+            told += map(type, peer.receive_data(await reader.read(1 << 16)))
+        assert await health(running, "") == SERVING
+        await asyncio.wait_for(running.server.shutdown(), 3)
+        writer.close()
 
 
 async def test_a_dead_batcher_ends_the_server(serve: Any) -> None:

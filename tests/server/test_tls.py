@@ -270,14 +270,13 @@ def test_missing(files: Files) -> None:
 def test_key_of_others(files: Files, mode: int, owner: str, is_fit: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """A key that others may use is refused, but for reading by the group of a file that root owns."""
     files.write(*SERVER, mode=mode)
-    stat = Path.stat
+    fstat = os.fstat
 
-    def owned(path: Path, **more: Any) -> os.stat_result:
-        found = stat(path, **more)
-        uid = 0 if owner == "root" else 1000
-        return os.stat_result((*found[:4], uid, *found[5:]))
+    def owned(descriptor: int) -> os.stat_result:
+        found = fstat(descriptor)
+        return os.stat_result((*found[:4], 0 if owner == "root" else 1000, *found[5:]))
 
-    monkeypatch.setattr(Path, "stat", owned)
+    monkeypatch.setattr(os, "fstat", owned)
     if is_fit:
         files.read()
         return
