@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 POOL = 4  # how many full batches of those who wait are looked at for similar lengths
 BATCH_COST = 128  # what a batch costs by itself, in tokens
 QUANTUM = 512  # tokens of a source's turn; fewer share more finely, and a newcomer waits for less
-LITTLE, STRETCH = 512, 2  # a batch without padding has LITTLE tokens, or STRETCH times those of its first's request
+LITTLE, STRETCH = 512, 4  # a batch without padding has LITTLE tokens, or STRETCH times those of its first's request
 
 
 @dataclass(slots=True, eq=False)
