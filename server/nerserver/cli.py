@@ -78,7 +78,7 @@ def nerserver(
         int,
         _option(help="CPU threads of a worker's model; 0 is all cores but one, or with --workers a share."),
     ] = DEFAULTS.threads,
-    max_batch_tokens: Annotated[int, _option(help="Padded tokens of one batch.")] = DEFAULTS.max_batch_tokens,
+    max_batch_tokens: Annotated[int, _option(help="Tokens of one batch.")] = DEFAULTS.max_batch_tokens,
     max_batch_sentences: Annotated[int, _option(help="Sentences of one batch.")] = DEFAULTS.max_batch_sentences,
     max_queue_tokens: Annotated[
         int,

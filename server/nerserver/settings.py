@@ -32,7 +32,7 @@ class Settings:
     precision: Precision = "auto"  # on a CPU int8 where it is fast and the model's dev F1 holds, else float32
     workers: int = 1  # processes that share the address, each with a model of its own
     threads: int = 0  # of a worker's engine on the CPU; 0 is all cores but one, or of several workers a share
-    max_batch_tokens: int = 4096  # padded: the longest sentence times their number
+    max_batch_tokens: int = 4096  # where the engine pads, its longest sentence times their number
     max_batch_sentences: int = 128
     max_queue_tokens: int = 262_144  # of each priority; above it who has some waiting is refused, or on a stream waits
     max_inputs: int = 4096  # of one request

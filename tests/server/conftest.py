@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +13,22 @@ import pytest
 from tests.conftest import MakeModel, publish
 
 from ner.v1 import tagger_pb2_grpc
+from nermodel.tagger import Answer, Ask, TorchTagger
 from nerserver.server import Server
 from nerserver.settings import Settings
 
 Publish = Callable[[Path, int], Path]
+POISON = "arsenic"
 WORDS = ("Ada", "Babbage", "London", "of", "the", "met", "Acme", "Inc.", "in", "French", ".", ",")
+
+
+class FailingTagger(TorchTagger):
+    """Fails at the poison."""
+
+    def tag(self, sentences: Sequence[Sequence[str]], asks: Sequence[Ask]) -> list[Answer]:
+        if any(POISON in words for words in sentences):
+            raise KeyError(POISON)
+        return super().tag(sentences, asks)
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import logging
 import resource
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,10 @@ import grpc
 import grpc.aio
 import pytest
 from tests.conftest import MakeModel, publish
+from tests.server.conftest import POISON, FailingTagger
 
 from ner.v1 import admin_pb2 as pb
 from ner.v1 import admin_pb2_grpc, tagger_pb2
-from nermodel.tagger import Answer, Ask, TorchTagger
 from nerserver import server
 from nerserver.engine import tagger_for
 from nerserver.reload import PIN
@@ -22,7 +22,6 @@ from nerserver.reload import PIN
 Administer = Callable[..., AbstractAsyncContextManager[Any]]
 TOKEN = "0123456789abcdef0123456789abcdef"
 METADATA = (("authorization", f"Bearer {TOKEN}"),)
-POISON = "arsenic"
 
 
 class Administered:
@@ -137,21 +136,6 @@ async def test_errors(administer: Administer, folder: Path, make_model: MakeMode
             code, said = await refusal(call)
             assert code is grpc.StatusCode.FAILED_PRECONDITION, said
             assert "must follow a folder" in said
-
-
-async def test_no_owner(serve: Any) -> None:
-    """Without admin tokens there is no admin service."""
-    async with serve() as running:
-        assert (await refusal(Administered(running).pin("")))[0] is grpc.StatusCode.UNIMPLEMENTED
-
-
-class FailingTagger(TorchTagger):
-    """Fails at the poison."""
-
-    def tag(self, sentences: Sequence[Sequence[str]], asks: Sequence[Ask]) -> list[Answer]:
-        if any(POISON in words for words in sentences):
-            raise KeyError(POISON)
-        return super().tag(sentences, asks)
 
 
 async def test_a_version_that_fails_in_service_is_rolled_back(

@@ -3,25 +3,25 @@
 import asyncio
 import random
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from tests.conftest import MakeModel
+from tests.server.conftest import POISON, FailingTagger
 
 from nermodel import native
 from nermodel.checkpoint import CheckpointError, load
 from nermodel.native import NativeError
-from nermodel.tagger import Answer, Ask, TorchTagger
+from nermodel.tagger import TorchTagger
 from nerserver import engine
 from nerserver.batcher import Batcher
 from nerserver.engine import PROBATION_BATCHES, Engine, check_precision, choose_device, tagger_for, warm_up
 from nerserver.policy import Budget
 
 CPU = torch.device("cpu")
-POISON = "arsenic"
 WORDS = ("Ada", "met", "Acme", "Inc.", "London", "\0", "😀", "", " ", "x" * 10_000, "unseen")
 
 
@@ -34,15 +34,6 @@ async def test_tag(folder: Path) -> None:
     sentences = [["Ada", "met"], ["London"]]
     assert await engine.tag(sentences, [None, 0]) == (tagger.tag(sentences, [None, 0]), tagger.model)
     engine.close()
-
-
-class FailingTagger(TorchTagger):
-    """Fails at the poison."""
-
-    def tag(self, sentences: Sequence[Sequence[str]], asks: Sequence[Ask]) -> list[Answer]:
-        if any(POISON in words for words in sentences):
-            raise KeyError(POISON)
-        return super().tag(sentences, asks)
 
 
 async def test_a_new_tagger_that_fails_is_withdrawn(

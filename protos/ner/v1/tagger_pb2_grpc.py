@@ -70,8 +70,9 @@ class TaggerServicer:
         is draining, or one connection holds more calls at once than the server takes), DEADLINE_EXCEEDED (the deadline
         passed; what had not begun by then is never computed), UNAUTHENTICATED (the server wants `authorization: Bearer
         TOKEN`, with a token of its own), INTERNAL (a bug of ours; the message holds an error id to report). One input that
-        cannot be tagged is not an error of the call: see Outcome.error.
-        Retry: RESOURCE_EXHAUSTED after RetryInfo's delay, else with backoff; UNAVAILABLE with backoff.
+        cannot be tagged is not an error of the call: see Outcome.error. A server that is asked far more than it can even
+        refuse ends some calls unread, as CANCELLED.
+        Retry: RESOURCE_EXHAUSTED after RetryInfo's delay, else with backoff; UNAVAILABLE and CANCELLED with backoff.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
