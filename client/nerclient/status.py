@@ -91,7 +91,7 @@ def from_rpc_error(error: grpc.aio.AioRpcError, address: str, *, tls: bool = Fal
     if code is grpc.StatusCode.UNAVAILABLE or details == _LOST_STATUS:
         return _unavailable(details, address, tls)
     if code is grpc.StatusCode.CANCELLED:  # the other side's: a caller's own cancellation is a CancelledError
-        return Unavailable(f"the server at {address} cancelled the call, as one that stops or has too many does: try again")
+        return Unavailable(f"the server at {address} cancelled the call, since it stops or has too many: try again")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return DeadlineExceeded(f"no answer from {address} in time: try again, send less at once, or allow more time")
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
