@@ -28,6 +28,8 @@ class RequestError(Exception):
     └── UnavailableError     no model is loaded, or the server is draining
     """
 
+    retry_s: float | None = None  # when sending again may help, in seconds, where that is known
+
 
 class InvalidError(RequestError):
     """Malformed, or beyond a limit: what is wrong, what came and what to send."""
@@ -53,10 +55,10 @@ class TooLateError(RequestError):
     """What waits already would take longer than the deadline allows; `retry_s` is when it may have gone, in seconds."""
 
     def __init__(self, wait_s: float, left_s: float) -> None:
-        self.retry_s = min(max(wait_s - left_s, 0.05), 10.0)
+        self.retry_s = round(min(max(wait_s - left_s, 0.05), 10.0), 2)
         super().__init__(
-            f"the answer would take about {wait_s:.2f} s, too much for a deadline in {left_s:.2f} s; "
-            f"send again after {self.retry_s:.2f} s, or allow more time"
+            f"what waits would take longer than the deadline allows; send again after {self.retry_s:.2f} s, "
+            "or allow more time"
         )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from itertools import accumulate, pairwise
 from typing import Any, NoReturn, TypeVar
 
@@ -147,11 +148,16 @@ def error_response(request_id: str, error: RequestError | Failure) -> pb.TagResp
 
 def details(refusal: RequestError) -> tuple[tuple[str, bytes], ...]:
     """What a refusal adds to its code and message, as trailing metadata (see grpc_status)."""
-    if not isinstance(refusal, (QueueFullError, TooLateError, BusyError)):
+    if refusal.retry_s is None:
         return ()
+    return _retry_details(CODES[type(refusal)], str(refusal), refusal.retry_s)
+
+
+@lru_cache(1024)  # a server that refuses many has little time for each
+def _retry_details(code: grpc.StatusCode, message: str, retry_s: float) -> tuple[tuple[str, bytes], ...]:
     retry = error_details_pb2.RetryInfo()
-    retry.retry_delay.FromNanoseconds(int(refusal.retry_s * 1e9))
-    status = _status(refusal)
+    retry.retry_delay.FromNanoseconds(int(retry_s * 1e9))
+    status = status_pb2.Status(code=code.value[0], message=message)
     status.details.add().Pack(retry)
     return tuple(rpc_status.to_status(status).trailing_metadata)
 

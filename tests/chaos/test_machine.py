@@ -108,7 +108,7 @@ async def test_full_disk(tmp_path: Path, make_model: MakeModel, figure: Figure) 
 
 
 async def test_jumping_clock(tmp_path: Path, make_model: MakeModel, figure: Figure) -> None:
-    """Clock jumped: nobody is answered late, twice or not at all."""
+    """Clock jumped: everyone is answered, once."""
     folder = tmp_path / "en"
     publish(folder, make_model(1, words=WORDS), [WORDS])
     with serving(tmp_path / "log", folder, ["--reload-poll-s", "0.1"], before=JUMPING) as server:
