@@ -110,6 +110,8 @@ class Stream:
         return None
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(240)
 def test_life_of_workers(folder: Path) -> None:
     """A killed worker fails its own streams as UNAVAILABLE and is replaced; SIGTERM drains all and ends with 0."""
     with supervised(folder) as running, ExitStack() as stack:
