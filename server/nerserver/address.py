@@ -17,7 +17,8 @@ def check_address(address: str, insecure: bool, option: str = "--address") -> No
         or not port.isdecimal()
         or int(port) > 65_535
     ):
-        raise ValueError(f"the address {address!r} is not HOST:PORT, such as 127.0.0.1:50051 or [::1]:50051")
+        of = "" if option == "--address" else f" of {option}"
+        raise ValueError(f"the address {address!r}{of} is not HOST:PORT, such as 127.0.0.1:50051 or [::1]:50051")
     try:
         found = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:

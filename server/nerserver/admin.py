@@ -76,8 +76,8 @@ async def _answer(work: Awaitable[ResponseT], context: Context) -> ResponseT:
     except RequestError as refusal:
         await wire.abort(context, refusal)
     except OSError as error:
-        cause = f"{error.filename}: {error.strerror}"
-        await wire.abort(context, PreconditionError(f"{cause}; the server must follow a folder that it can write in"))
+        cause = f"{error.filename}: {error.strerror}; give the server a folder that it can read and write"
+        await wire.abort(context, PreconditionError(cause))
 
 
 def _message(version: Version) -> pb.Version:

@@ -38,7 +38,7 @@ def _option(*names: str, **more: Any) -> Any:
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
-@app.command(context_settings={"auto_envvar_prefix": PREFIX})
+@app.command(context_settings={"auto_envvar_prefix": PREFIX, "help_option_names": ["-h", "--help"]})
 def nerserver(
     context: typer.Context,
     model: Annotated[

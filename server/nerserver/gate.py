@@ -145,7 +145,7 @@ def _refusal(code: grpc.StatusCode, why: str, trailing: tuple[tuple[str, bytes],
     return grpc.stream_stream_rpc_method_handler(refuse)
 
 
-_DENIED = _refusal(grpc.StatusCode.UNAUTHENTICATED, "a token is needed: send authorization: Bearer TOKEN")
+_DENIED = _refusal(grpc.StatusCode.UNAUTHENTICATED, "a known token is needed: send authorization: Bearer TOKEN")
 _OVERSIZE = _refusal(
     grpc.StatusCode.INVALID_ARGUMENT, f"the metadata is beyond {MAX_METADATA_BYTES} bytes, the most there may be"
 )

@@ -15,6 +15,7 @@ from nerserver.probes import Probes
 from nerserver.server import Server
 from nerserver.service import NO_MODEL
 from nerserver.settings import Settings
+from nerserver.workers import STOPPING
 
 logger = logging.getLogger(__name__)
 OVERTIME_S = 2.0  # that closing may take after draining
@@ -23,7 +24,7 @@ OVERTIME_S = 2.0  # that closing may take after draining
 async def serve(
     settings: Settings, announce: Callable[[Server, str], None], supervisor: Connection | None = None
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then answer what was read; a second signal ends the process at once.
+    """Serve until SIGTERM, SIGINT or SIGHUP, then answer what was read; a second signal ends the process at once.
 
     `announce` is called when it serves, with the address of its probes or "". A worker stops as well when its
     supervisor closes the connection or dies. Raises StartError where it cannot serve.
@@ -37,8 +38,9 @@ async def serve(
         await server.startup()
         gc.collect()
         gc.freeze()  # what start-up made stays: the collector need not stop every caller to look at it again
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, _on_signal, server, number)
+        for number in STOPPING:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup does
+                loop.add_signal_handler(number, _on_signal, server, number)
         if supervisor is not None:
             loop.add_reader(supervisor.fileno(), _on_supervisor_gone, server, supervisor, loop)
         listening.set()

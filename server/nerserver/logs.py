@@ -22,6 +22,7 @@ def configure(log_format: LogFormat, worker: int | None = None) -> None:
     handler.setFormatter(_Json(worker) if log_format == "json" else _Console(worker))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.captureWarnings(True)
+    logging.getLogger("torch").setLevel(logging.WARNING)  # it counts too, when it ends early
     logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it counts changes
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # it repeats itself while a collector is away
     sys.excepthook = _on_uncaught

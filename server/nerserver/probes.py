@@ -103,12 +103,11 @@ class _Server(socketserver.ThreadingTCPServer):
         super().__init__(place, _Request)  # type: ignore[arg-type]
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Begin with a connection, or close it where there are too many."""
-        if len(self._since) < MAX_CONNECTIONS:
-            self._since[request] = time.monotonic()
-            super().process_request(request, client_address)
-        else:
-            self.shutdown_request(request)
+        """Begin with a connection, and end the oldest where there are too many."""
+        if len(self._since) >= MAX_CONNECTIONS:
+            self._end(next(iter(self._since)))
+        self._since[request] = time.monotonic()
+        super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
         """Close a connection."""
@@ -120,9 +119,12 @@ class _Server(socketserver.ThreadingTCPServer):
         now = time.monotonic()
         for request, since in list(self._since.items()):
             if now - since > CONNECTION_S:
-                self._since.pop(request, None)
-                with suppress(OSError):  # it has ended by itself meanwhile
-                    request.shutdown(socket.SHUT_RDWR)
+                self._end(request)
+
+    def _end(self, request: socket.socket) -> None:
+        self._since.pop(request, None)
+        with suppress(OSError):  # it has ended by itself meanwhile
+            request.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Note a client that left in the middle."""

@@ -187,6 +187,8 @@ class Reloader:
 
     def _candidates(self, folder: _Folder) -> list[Path]:
         """What is to serve instead of what serves, best first."""
+        if folder.trouble and self._serving:
+            return []
         newer = [path for path in folder.files if int(path.stem) > self._serving]
         if folder.pin is None:
             return newer
@@ -202,10 +204,12 @@ class Reloader:
         stamp = _stamp(folder.files[path])
         tagger = None
         if number != self._serving:
+            known = self._failures.get(path)
             try:
                 tagger = await self._proved(path, stamp)
             except RefusedError as refusal:
-                log_refused([str(refusal)])
+                if self._failures[path] != known:
+                    log_refused([str(refusal)])
                 raise
         await asyncio.to_thread(replace_file, self._folder / PIN, b"%d\n" % number)
         self._pin = number
@@ -277,12 +281,12 @@ def _look(folder: Path) -> _Folder:
             files[path] = path.stat() if path.exists() else path.lstat()  # a link to nothing is to be named
     name = folder.resolve().name
     try:
-        with (folder / PIN).open("rb") as file:
-            text = file.read(100)
+        with open(folder / PIN, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as file:
+            text = file.read(100) or b""  # of a pipe without a writer None
     except FileNotFoundError:
         return _Folder(name, files, None, "")
     if not _NUMBER.fullmatch(text):
-        return _Folder(name, files, None, f"{folder / PIN}: not the number of a version, so it is ignored; pin anew")
+        return _Folder(name, files, None, f"{folder / PIN}: not a version's number; what serves serves on, pin anew")
     pin = int(text)
     is_there = any(int(path.stem) == pin for path in files)
     missing = f"{folder / PIN}: version {pin} is not in the folder; pin another, or none"

@@ -55,6 +55,8 @@ class Settings:
             least, most = _LEAST.get(field.name, 1 if field.type is int else 0.01), _MOST.get(field.name, MOST)
             if field.type in (int, float) and not least <= value <= most:
                 raise ValueError(f"{field.name} is {value}, expected {least} to {most}")
+        if self.http_address and self.http_address == self.address and not self.address.endswith(":0"):
+            raise ValueError(f"address and http_address are both {self.address}; give each a port of its own")
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("tls_cert and tls_key go together; give both, or neither for plaintext")
         if self.tls_client_ca and not self.tls_cert:

@@ -9,6 +9,7 @@ from pathlib import Path
 import typer
 
 PREFIX = "NERSERVER"  # NERSERVER_MAX_INPUTS is --max-inputs
+MOST_CHARACTERS = 60  # of an unknown key that are told back
 _NOT_OURS = re.compile(rf"{PREFIX}_(SERVICE_|PORT(_|$))")  # Kubernetes' own for a service that is called nerserver
 
 
@@ -20,8 +21,8 @@ def take_file(context: typer.Context, path: Path | None) -> Path | None:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise typer.BadParameter(f"{path}: {error.strerror}") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise typer.BadParameter(f"{path}: not TOML: {error}") from error
+    except (ValueError, RecursionError) as error:  # also of what Python will not read: huge numbers, deep nesting
+        raise typer.BadParameter(f"{path}: not TOML that can be read: {error}") from error
     options = {str(option.name): option for option in context.command.params}
     found = {}
     for written, value in values.items():
@@ -47,5 +48,6 @@ def check_environment(context: typer.Context, environment: Mapping[str, str]) ->
 def _check_known(place: str, written: str, key: str, known: Iterable[str]) -> None:
     known = sorted(known)
     if key not in known:
-        [near] = difflib.get_close_matches(key, known, 1, 0)
-        raise typer.BadParameter(f"{place}: unknown key {written}; did you mean {near}?")
+        written = written if len(written) <= MOST_CHARACTERS else f"{written[:MOST_CHARACTERS]}…"
+        near = difflib.get_close_matches(written.replace("-", "_"), known, 1)
+        raise typer.BadParameter(f"{place}: unknown key {written}" + (f"; did you mean {near[0]}?" if near else ""))

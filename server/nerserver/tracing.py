@@ -46,7 +46,7 @@ class Tracing(grpc.aio.ServerInterceptor):
     """
 
     def __init__(self, url: str) -> None:
-        if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+        if not _is_url(url):
             raise ValueError(f"traces is {url!r}, expected a URL such as http://127.0.0.1:4318/v1/traces")
         resource = Resource({"service.name": "nerserver", "process.pid": os.getpid()})
         # What OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES say goes before.
@@ -121,6 +121,14 @@ class Tracing(grpc.aio.ServerInterceptor):
         thread = threading.Thread(target=self._provider.shutdown, daemon=True)
         thread.start()
         thread.join(FLUSH_S)
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # of a port or an address that cannot be
+        return False
 
 
 class _Exporter(SpanExporter):

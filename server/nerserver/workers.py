@@ -31,6 +31,7 @@ Greeting = Callable[["Server", str], Sequence[str]]  # from the address of the p
 BACKOFF_S = 0.1  # before a worker that died is replaced; doubled each time
 MAX_BACKOFF_S = 5.0
 PROVEN_S = 10.0  # a worker that served for so long begins anew with BACKOFF_S
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 OVERTIME_S = 4.0  # that workers may take after draining; they end themselves before
 
 
@@ -86,8 +87,9 @@ class _Supervisor:
         probes = self._probes(loop)
         if probes:
             self._http_address = probes.address
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._on_signal, number)
+        for number in STOPPING:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup does
+                loop.add_signal_handler(number, self._on_signal, number)
         try:
             await asyncio.gather(*(self._keep(number) for number in range(self._settings.workers)))
         finally:
@@ -228,9 +230,9 @@ def _work(settings: Settings, number: int, supervisor: Connection, greeting: Gre
 
 @contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """Processes that start within have SIGINT and SIGTERM blocked for ever: a terminal sends them to all at once."""
+    """Processes that start within have STOPPING blocked for ever: a terminal sends them to all at once."""
     resource_tracker.ensure_running()  # multiprocessing starts it with the first process, and unblocks signals
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
         yield
     finally:

@@ -122,7 +122,7 @@ async def test_errors(administer: Administer, folder: Path, make_model: MakeMode
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         assert code is grpc.StatusCode.FAILED_PRECONDITION
-        assert f"{folder / PIN}: File too large; the server must follow a folder" in said
+        assert f"{folder / PIN}: File too large; give the server a folder" in said
         publish(folder, make_model(2, hidden=400), [])
         code, said = await refusal(owned.pin("2"))
         assert code is grpc.StatusCode.ABORTED
@@ -135,7 +135,7 @@ async def test_errors(administer: Administer, folder: Path, make_model: MakeMode
         for call in (owned.versions(), owned.pin("1"), owned.pin(""), owned.roll_back()):
             code, said = await refusal(call)
             assert code is grpc.StatusCode.FAILED_PRECONDITION, said
-            assert "must follow a folder" in said
+            assert "give the server a folder" in said
 
 
 async def test_a_version_that_fails_in_service_is_rolled_back(

@@ -129,7 +129,7 @@ def test_hung_engine(folder: Path) -> None:
         (["--model", "a" * 300], "File name too long; give --model a checkpoint"),
         (["--threads", "1025"], "threads is 1025, expected 0 to 1024"),
         (["--traces", "foo"], "traces is 'foo', expected a URL such as http://127.0.0.1:4318/v1/traces"),
-        (["--http-address", "foo"], "the address 'foo' is not HOST:PORT"),
+        (["--http-address", "foo"], "the address 'foo' of --http-address is not HOST:PORT"),
         (["--workers", "2", "--address", "foo"], "the address 'foo' is not HOST:PORT"),
     ],
 )

@@ -63,7 +63,7 @@ async def test_readiness_and_metrics(tmp_path: Path, publish_tiny: Any, until: A
 
 @pytest.mark.parametrize(
     ("http_address", "said"),
-    [("127.0.0.1", "'127.0.0.1' is not HOST:PORT"), ("0.0.0.0:0", "add --insecure")],
+    [("127.0.0.1", "'127.0.0.1' of --http-address is not HOST:PORT"), ("0.0.0.0:0", "add --insecure")],
 )
 async def test_bad_address_of_probes(folder: Path, http_address: str, said: str) -> None:
     """An address where probes cannot or should not be is refused in one line."""

@@ -60,6 +60,7 @@ async def test_who_leaves_and_who_waits(serve: Any, until: Any) -> None:
     async with serve() as running:
         with running.engine_held():
             call = asyncio.ensure_future(running.stub.Tag(GOOD))
+            await until(lambda: read(running)["calls"] and not read(running)["waiting_tokens"])
             second = asyncio.ensure_future(running.stub.Tag(GOOD))
             await until(lambda: read(running)["waiting_tokens"])
             call.cancel()

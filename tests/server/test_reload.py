@@ -195,13 +195,14 @@ async def test_a_changed_pin_is_noticed(serving: Serving, folder: Path, publish_
 
 
 @pytest.mark.parametrize(
-    ("pin", "named", "served"),
+    ("pin", "named"),
     [
-        (b"7\n", "version 7 is not in the folder", "en/000002"),
-        (b"3", "000003.safetensors: not a whole", "en/000002"),
-        (b"", "not the number of a version", "en/000004"),
-        (b"-2", "not the number of a version", "en/000004"),
-        (b"\xff" * 5000, "not the number of a version", "en/000004"),
+        (b"7\n", "version 7 is not in the folder"),
+        (b"3", "000003.safetensors: not a whole"),
+        (b"", "not a version's number"),
+        (b"-2", "not a version's number"),
+        (b"\xff" * 5000, "not a version's number"),
+        (None, "not a version's number"),
     ],
 )
 async def test_a_bad_pin(
@@ -209,18 +210,20 @@ async def test_a_bad_pin(
     folder: Path,
     publish_tiny: Callable[[Path, int], Path],
     caplog: pytest.LogCaptureFixture,
-    pin: bytes,
+    pin: bytes | None,
     named: str,
-    served: str,
 ) -> None:
-    """What serves goes on where a pin names no good version, and a damaged pin is none; who starts takes the newest."""
+    """What serves goes on where a pin names no good version, is damaged or a pipe; who starts then takes the newest."""
     publish_tiny(folder, 2)
     await serving.check()
     truncated(publish_tiny(folder, 3))
     publish_tiny(folder, 4)
-    (folder / PIN).write_bytes(pin)
+    if pin is None:
+        os.mkfifo(folder / PIN)
+    else:
+        (folder / PIN).write_bytes(pin)
     causes = [*await serving.reloader.check(), *await serving.reloader.check()]
-    assert serving.models[-1] == served
+    assert serving.models[-1] == "en/000002"
     assert len([cause for cause in (*causes, *caplog.messages) if named in cause]) == 1
     assert await Serving(folder).check() == ["en/000004"]
 
