@@ -108,7 +108,8 @@ class Batcher(Generic[ModelT]):
         more of a source that has work in it, but waits for room with `wait`; interactive and bulk work have a queue
         each. A sentence that the engine cannot tag has a Failure in its place.
 
-        Raises QueueFullError, and DeadlineError if the deadline passes before the last of the work has begun.
+        Raises QueueFullError, TooLateError where what goes first would outlast the deadline, and DeadlineError if the
+        deadline passes before the last of the work has begun.
         """
         self.check(source, deadline, bulk, wait, sum(map(len, sentences)))
         if wait:
@@ -191,9 +192,8 @@ class Batcher(Generic[ModelT]):
         """How long work of so many tokens that comes now will take, after the batch that runs and what goes first."""
         now = self._clock()
         line = self._bulk if bulk else self._interactive
-        ahead = self._rooms[bulk].tokens * line.ahead_of(
-            self._shares.next_turn(source), min(deadline, now + PATIENCE_S)
-        )
+        due = _due(now, deadline, tokens or PATIENT_TOKENS)  # as a large one where its size is not known yet
+        ahead = self._rooms[bulk].tokens * line.ahead_of(self._shares.next_turn(source), due)
         if bulk:
             ahead += self._rooms[False].tokens
         return max(self._runs_until - now, 0) + self._pace.seconds(ahead + tokens, self.budget.tokens)
