@@ -158,7 +158,7 @@ class Batcher(Generic[ModelT]):
         self.check_deadline(source, deadline, bulk, wait, tokens)
         room = self._rooms[bulk]
         if not wait and not room.open_to(source):
-            raise QueueFullError(min(max(self._pace.seconds(room.tokens, self.budget.tokens), 0.05), 10.0))
+            raise QueueFullError(self._pace.seconds(room.tokens, self.budget.tokens))
 
     def check_deadline(
         self, source: Hashable, deadline: float, bulk: bool = False, wait: bool = False, tokens: int = 0
@@ -284,8 +284,9 @@ class Batcher(Generic[ModelT]):
         if failure is not None:
             self._answer(batch[0], failure, None)
         elif outputs:
-            self._observe([item.tokens for item in batch], took)
-            self._pace.learn(sum(item.tokens for item in batch), took)
+            lengths = [item.tokens for item in batch]
+            self._observe(lengths, took)
+            self._pace.learn(sum(lengths), took)
             for item, answer in zip(batch, outputs, strict=True):
                 self._answer(item, answer, model)
         else:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from uuid import uuid4
 
 logger = logging.getLogger(__name__)
+LEAST_RETRY_S, MOST_RETRY_S = 0.05, 10.0  # however short or long the wait that is forecast
 
 
 class StartError(Exception):
@@ -46,16 +47,16 @@ class NotFoundError(RequestError):
 class QueueFullError(RequestError):
     """Too much waits already; `retry_s` is when it may have gone, in seconds."""
 
-    def __init__(self, retry_s: float) -> None:
-        super().__init__(f"the queue is full; send again after {retry_s:.2f} s, or use StreamTag, which waits")
-        self.retry_s = retry_s
+    def __init__(self, wait_s: float) -> None:
+        self.retry_s = _retry_s(wait_s)
+        super().__init__(f"the queue is full; send again after {self.retry_s:.2f} s, or use StreamTag, which waits")
 
 
 class TooLateError(RequestError):
     """What waits already would take longer than the deadline allows; `retry_s` is when it may have gone, in seconds."""
 
     def __init__(self, wait_s: float, left_s: float) -> None:
-        self.retry_s = round(min(max(wait_s - left_s, 0.05), 10.0), 2)
+        self.retry_s = _retry_s(wait_s - left_s)
         super().__init__(
             f"what waits would take longer than the deadline allows; send again after {self.retry_s:.2f} s, "
             "or allow more time"
@@ -87,6 +88,10 @@ class RefusedError(RequestError):
 
 class UnavailableError(RequestError):
     """No model is loaded yet, or the server is draining."""
+
+
+def _retry_s(wait_s: float) -> float:
+    return round(min(max(wait_s, LEAST_RETRY_S), MOST_RETRY_S), 2)
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ import asyncio
 import gc
 import logging
 import os
-import signal
 import threading
 from collections.abc import Callable
+from functools import partial
 from multiprocessing.connection import Connection
 
 from nerserver.errors import StartError
@@ -15,7 +15,7 @@ from nerserver.probes import Probes
 from nerserver.server import Server
 from nerserver.service import NO_MODEL
 from nerserver.settings import Settings
-from nerserver.workers import STOPPING
+from nerserver.signals import on_stopping
 
 logger = logging.getLogger(__name__)
 OVERTIME_S = 2.0  # that closing may take after draining
@@ -38,9 +38,7 @@ async def serve(
         await server.startup()
         gc.collect()
         gc.freeze()  # what start-up made stays: the collector need not stop every caller to look at it again
-        for number in STOPPING:
-            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup does
-                loop.add_signal_handler(number, _on_signal, server, number)
+        on_stopping(partial(_on_signal, server))
         if supervisor is not None:
             loop.add_reader(supervisor.fileno(), _on_supervisor_gone, server, supervisor, loop)
         listening.set()

@@ -19,16 +19,12 @@ class Pace:
 
     def __init__(self) -> None:
         self._correction = 1.0
-        # Sums over the batches: their number, tokens, seconds, and the products of these.
-        self._n, self._x, self._y = 0.0, 0.0, 0.0
-        self._xx, self._xy = 0.0, 0.0
-        self._add(FIRST_TOKENS, FIRST_S)
+        # Sums over the batches: of 1, tokens, seconds, tokens squared, and tokens times seconds.
+        self._sums = _terms(FIRST_TOKENS, FIRST_S)
 
     def learn(self, tokens: int, seconds: float) -> None:
         """Take note of a batch."""
-        for name in ("_n", "_x", "_y", "_xx", "_xy"):
-            setattr(self, name, MEMORY * getattr(self, name))
-        self._add(tokens, seconds)
+        self._sums = [MEMORY * each + term for each, term in zip(self._sums, _terms(tokens, seconds), strict=True)]
 
     def seconds(self, tokens: float, most: int) -> float:
         """What so many tokens take in batches of at most `most`, the last one full or not."""
@@ -41,16 +37,14 @@ class Pace:
         correction = self._correction * ratio ** (LATE if ratio > 1 else EARLY)
         self._correction = min(max(correction + FORGET * (1 - correction), 1 / MOST_CORRECTION), MOST_CORRECTION)
 
-    def _add(self, tokens: float, seconds: float) -> None:
-        self._n += 1
-        self._x += tokens
-        self._y += seconds
-        self._xx += tokens * tokens
-        self._xy += tokens * seconds
-
     def _line(self) -> tuple[float, float]:
         """What a batch costs by itself and what each token costs; neither is below nothing."""
-        spread = self._xx - self._x * self._x / self._n
-        token_s = (self._xy - self._x * self._y / self._n) / spread if spread > 1e-6 * self._xx else self._y / self._x
-        token_s = min(max(token_s, 0.0), self._y / self._x)
-        return max(self._y - token_s * self._x, 0.0) / self._n, token_s
+        n, x, y, xx, xy = self._sums
+        spread = xx - x * x / n
+        token_s = (xy - x * y / n) / spread if spread > 1e-6 * xx else y / x
+        token_s = min(max(token_s, 0.0), y / x)
+        return max(y - token_s * x, 0.0) / n, token_s
+
+
+def _terms(tokens: float, seconds: float) -> list[float]:
+    return [1.0, tokens, seconds, tokens * tokens, tokens * seconds]

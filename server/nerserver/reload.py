@@ -78,7 +78,7 @@ class Reloader:
         self,
         folder: Path,
         prepare: Callable[[Path], Awaitable[Tagger]],
-        install: Callable[[Tagger, Path], Awaitable[None]],
+        install: Callable[[Tagger, Path], None],
         poll_s: float,
         count: Callable[[str], None],
     ) -> None:
@@ -181,7 +181,7 @@ class Reloader:
                 if self._failures[path] != known:
                     causes.append(str(refusal))
                 continue
-            await self._serve(tagger, path, stamp)
+            self._serve(tagger, path, stamp)
             break
         return causes
 
@@ -214,7 +214,7 @@ class Reloader:
         await asyncio.to_thread(replace_file, self._folder / PIN, b"%d\n" % number)
         self._pin = number
         if tagger is not None:
-            await self._serve(tagger, path, stamp)
+            self._serve(tagger, path, stamp)
         return f"{folder.name}/{path.stem}"
 
     async def _proved(self, path: Path, stamp: Stamp) -> Tagger:
@@ -228,14 +228,14 @@ class Reloader:
             self._failures[path] = failure
             raise RefusedError(failure.cause) from error
 
-    async def _serve(self, tagger: Tagger, path: Path, stamp: Stamp) -> None:
+    def _serve(self, tagger: Tagger, path: Path, stamp: Stamp) -> None:
         served = _Served(int(path.stem), tagger.model.version, path, stamp)
         before = self._served
         if len(before) > 1 and before[-2].number == served.number < before[-1].number:
             before = before[:-2]  # going back is no step forward: to roll back twice goes back by two
         self._undone, self._served = self._served, (*before, served)
         self._failures.pop(path, None)
-        await self._install(tagger, path)
+        self._install(tagger, path)
         self._count("loaded")
         logger.info("serving %s from %s, run by %s", tagger.model.version, path, tagger.name)
 

@@ -163,7 +163,7 @@ class Server:
             raise StartError(
                 f"{cause_of(path, error)}; give --model a checkpoint or a folder of checkpoints"
             ) from error
-        await self._install(tagger, path)
+        self._install(tagger, path)
 
     async def _load_newest(self) -> None:
         folder = self.settings.model
@@ -194,7 +194,7 @@ class Server:
         self.engine.check_speed(tagger, self.settings.max_slowdown)
         return tagger
 
-    async def _install(self, tagger: Tagger, path: Path) -> None:
+    def _install(self, tagger: Tagger, path: Path) -> None:
         self.engine.install(tagger)
         self.model_path = path
         self._serves(tagger)

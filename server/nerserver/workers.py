@@ -22,6 +22,7 @@ from nerserver.errors import StartError
 from nerserver.merged import MergedProbes
 from nerserver.probes import Probes
 from nerserver.settings import Settings
+from nerserver.signals import STOPPING, on_stopping
 
 if TYPE_CHECKING:  # it brings torch, which the supervisor does without
     from nerserver.server import Server
@@ -31,7 +32,6 @@ Greeting = Callable[["Server", str], Sequence[str]]  # from the address of the p
 BACKOFF_S = 0.1  # before a worker that died is replaced; doubled each time
 MAX_BACKOFF_S = 5.0
 PROVEN_S = 10.0  # a worker that served for so long begins anew with BACKOFF_S
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 OVERTIME_S = 4.0  # that workers may take after draining; they end themselves before
 
 
@@ -87,9 +87,7 @@ class _Supervisor:
         probes = self._probes(loop)
         if probes:
             self._http_address = probes.address
-        for number in STOPPING:
-            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup does
-                loop.add_signal_handler(number, self._on_signal, number)
+        on_stopping(self._on_signal)
         try:
             await asyncio.gather(*(self._keep(number) for number in range(self._settings.workers)))
         finally:

@@ -1,6 +1,7 @@
 """What the server counts, as Prometheus reads it."""
 
 import asyncio
+import time
 from typing import Any
 
 import grpc.aio
@@ -9,6 +10,7 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from ner.v1 import tagger_pb2 as pb
+from nerserver.metrics import LAG_EVERY_S
 
 GOOD = pb.TagRequest(inputs=[pb.Input(text="Ada met Acme."), pb.Input(tokens=pb.Tokens(tokens=["Ada"]))])
 BAD_INPUT = pb.TagRequest(inputs=[pb.Input(text="Ada"), pb.Input(text="x" * 2000)])
@@ -89,6 +91,9 @@ async def test_every_request_of_a_stream_counts_once(serve: Any, until: Any) -> 
 
 
 async def test_a_late_event_loop_is_seen(serve: Any, until: Any) -> None:
-    """The lag of the event loop is measured all the time."""
+    """The lag of the event loop is measured all the time: what blocks the loop is in it."""
     async with serve() as running:
         await until(lambda: read(running)["event_loop_lag_seconds_count"])
+        before = read(running)["event_loop_lag_seconds_sum"]
+        time.sleep(3 * LAG_EVERY_S)  # noqa: ASYNC251 it blocks the server's loop, which is this one
+        await until(lambda: read(running)["event_loop_lag_seconds_sum"] - before > LAG_EVERY_S)

@@ -40,7 +40,7 @@ class Serving:
     async def prepare(self, path: Path) -> Tagger:
         return TorchTagger(load(path, CPU))
 
-    async def install(self, tagger: Tagger, path: Path) -> None:
+    def install(self, tagger: Tagger, path: Path) -> None:
         self.models.append(tagger.model.version)
 
 
