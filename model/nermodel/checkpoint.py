@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
 from typing import Any, Self
+from weakref import WeakValueDictionary
 
 import numpy as np
 import safetensors
@@ -43,6 +44,7 @@ _WORDS = "vocabulary.words"  # UTF-8, each word ended by a line feed, deflated
 _SHARED = "vocabulary.shared"  # rows of the last words, which have none of their own
 _CHARS = "vocabulary.chars"  # UTF-8
 _CARD = "nerstream"  # the key of the header's metadata
+_in_memory: WeakValueDictionary[str, Vocabulary] = WeakValueDictionary()  # of models, by the SHA-256 of its tensors
 
 
 class CheckpointError(ValueError):
@@ -222,12 +224,7 @@ def parse(path: Path, data: bytes, device: torch.device) -> Model:
     name = path.parent.resolve().name  # of the folder it is found in, also where it is a link
     try:
         card = Card.from_json(json.loads(header[_CARD]))
-        vocabulary = Vocabulary(
-            # Line by line: a split of them all would hold up every other thread of a server that loads.
-            tuple(line[:-1] for line in StringIO(_inflated(tensors.pop(_WORDS)).decode(), newline="\n")),
-            bytes(tensors.pop(_CHARS).numpy()).decode(),
-            tuple(tensors.pop(_SHARED).tolist()),
-        )
+        vocabulary = _vocabulary({key: tensors.pop(key) for key in (_WORDS, _CHARS, _SHARED)})
         version = f"{name}/{path.stem}"
         model = _build(tensors, card, vocabulary, device, name, version, header["sha256"])
     except KeyError as error:
@@ -239,6 +236,23 @@ def parse(path: Path, data: bytes, device: torch.device) -> Model:
         if tuple(model.tags[tag] for tag in found) != expected:
             raise CheckpointError(f"{path}: does not reproduce the answers it was published with")
     return model
+
+
+def _vocabulary(tensors: Mapping[str, Tensor]) -> Vocabulary:
+    """What these tensors hold: the one in memory where a model has it already, as one that goes on from another does.
+
+    To read the words is most of what a load takes, and keeps the interpreter from a server that loads.
+    """
+    digest = tensors_sha256(tensors, "")
+    vocabulary = _in_memory.get(digest)
+    if vocabulary is None:
+        vocabulary = _in_memory[digest] = Vocabulary(
+            # Line by line: a split of them all would hold up every other thread of a server that loads.
+            tuple(line[:-1] for line in StringIO(_inflated(tensors[_WORDS]).decode(), newline="\n")),
+            bytes(tensors[_CHARS].numpy()).decode(),
+            tuple(tensors[_SHARED].tolist()),
+        )
+    return vocabulary
 
 
 def _pack(network: Network, vocabulary: Vocabulary) -> dict[str, Tensor]:

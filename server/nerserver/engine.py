@@ -25,7 +25,8 @@ INLINE_TOKENS = 64  # of a batch that the native kernel answers sooner than a th
 INT8_LOSS = 0.001  # of dev F1, that int8 may cost
 PROBATION_BATCHES = 32  # that a new tagger answers before the one it replaces is let go
 TIMED = [["Word"] * 32] * 2
-LEAST_TIMES, MOST_TIMES = 5, 20  # that they are tagged to time a tagger
+LEAST_TIMES = 5  # that they are tagged to time a tagger
+TIMING_S = 1.0  # that it has to show its speed: where the machine is busy, few of its times are its own
 
 
 @dataclass(frozen=True)
@@ -111,12 +112,15 @@ class Engine:
         if serving is None:
             return
         took, usual = math.inf, math.inf
-        for count in range(MOST_TIMES):
+        end = time.perf_counter() + TIMING_S
+        times = 0
+        while times < LEAST_TIMES or (took > max_slowdown * usual and time.perf_counter() < end):
             with self._tagging:
                 usual = min(usual, _timed(serving))
             took = min(took, _timed(tagger))
-            if count + 1 >= LEAST_TIMES and took <= max_slowdown * usual:
-                return
+            times += 1
+        if took <= max_slowdown * usual:
+            return
         raise CheckpointError(
             f"{tagger.model.version}: takes {1000 * took:.2f} ms where the one that serves takes {1000 * usual:.2f}, "
             f"more than max_slowdown = {max_slowdown:g} times as much"

@@ -1,8 +1,10 @@
 """Publishing a model, reading it back, and refusing what is not one."""
 
+import gc
 import json
 import os
 import pickle
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -92,6 +94,20 @@ def _words_not_deflated(path: Path) -> None:
 
 def _words_shared_wrongly(path: Path) -> None:
     rewrite(path, lambda tensors, _: tensors.update({"vocabulary.shared": torch.tensor([1], dtype=torch.int32)}))
+
+
+def test_models_with_the_same_words_have_them_once(make_model: MakeModel, tmp_path: Path) -> None:
+    """A vocabulary is shared by the models in memory that were published with it, and goes with the last of them."""
+    first, second, other = (
+        load(publish(tmp_path / "demo", make_model(seed, words=words), KNOWN), CPU)
+        for seed, words in ((1, ("ada", "oslo")), (2, ("ada", "oslo")), (2, ("oslo", "ada")))
+    )
+    assert first.vocabulary is second.vocabulary is not other.vocabulary
+    assert other.vocabulary.words == ("oslo", "ada")
+    gone = weakref.ref(first.vocabulary)
+    del first, second
+    gc.collect()
+    assert gone() is None
 
 
 def test_numbers_ascend_and_no_draft_stays(make_model: MakeModel, tmp_path: Path) -> None:
