@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
@@ -16,6 +17,8 @@ MakeModel = Callable[..., Model]
 FIGURES = pytest.StashKey[list[tuple[str, str]]]()
 Figure = Callable[[str], None]
 torch.set_num_threads(1)  # the models are too small for more
+hypothesis.settings.register_profile("untimed", deadline=None)  # tests are not about how busy the machine is
+hypothesis.settings.load_profile("untimed")
 
 
 def pytest_configure(config: pytest.Config) -> None:

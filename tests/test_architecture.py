@@ -175,3 +175,13 @@ def test_the_client_needs_neither_torch_nor_numpy() -> None:
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     for name in ("torch", "numpy", "nermodel", "nerserver", "nertrainer", "seqeval"):
         assert f"'{name}'" not in loaded
+
+
+def test_a_server_loads_a_model_without_torchs_compiler() -> None:
+    """Nothing that a start needs imports it, which would take a second."""
+    code = (
+        "import sys, torch, nerserver.life; from nermodel import DEFAULT; from nermodel.checkpoint import load; "
+        "from nerserver.engine import tagger_for, warm_up; warm_up(tagger_for(load(DEFAULT, torch.device('cpu')), 1)); "
+        "print([name for name in ('torch._dynamo', 'sympy', 'triton') if name in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -11,7 +11,7 @@ import json
 import re
 import stat
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from io import StringIO
@@ -25,6 +25,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
+from torch.overrides import TorchFunctionMode
 
 from nermodel.crf import Potentials, viterbi
 from nermodel.files import replace_file
@@ -268,6 +269,21 @@ def _pack(network: Network, vocabulary: Vocabulary) -> dict[str, Tensor]:
     return tensors
 
 
+class _Unset(TorchFunctionMode):
+    """Within, new modules leave their weights as the memory was.
+
+    To draw what is then overwritten takes time. (On the device "meta" it imports torch._dynamo, which takes a second.)
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
 def _build(
     tensors: dict[str, Tensor],
     card: Card,
@@ -279,10 +295,9 @@ def _build(
 ) -> Model:
     """A model of the file's tensors; ValueError where they do not fit the card."""
     weights = {key: value for key, value in tensors.items() if key not in (_SCALE, _WORDS, _SHARED, _CHARS)}
-    with torch.device("meta"):
-        expected = {
-            key: value.shape for key, value in Network(card.network, vocabulary, card.tags).state_dict().items()
-        }
+    with _Unset():
+        network = Network(card.network, vocabulary, card.tags)  # memory that is not touched yet, however large
+    expected = {key: value.shape for key, value in network.state_dict().items()}
     found = {key: value.shape for key, value in weights.items()}
     if found != expected:
         wrong = sorted(key for key in found.keys() | expected.keys() if found.get(key) != expected.get(key))
@@ -296,7 +311,6 @@ def _build(
         weights[key] = value.float()
         if not weights[key].isfinite().all():
             raise ValueError(f"{key} holds values that are not finite numbers")
-    network = Network(card.network, vocabulary, card.tags)
     network.load_state_dict(weights)
     for table in (network.word, network.char):  # else a word would depend on the longest of its batch
         table.weight.data[PAD] = 0.0

@@ -141,7 +141,7 @@ def _hypothesis(target: Target, until: float) -> int:
     for number in count():
 
         @seed(number)
-        @settings(max_examples=20, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+        @settings(max_examples=20, database=None, suppress_health_check=list(HealthCheck))
         @given(st.lists(raw, min_size=AT_ONCE, max_size=AT_ONCE))
         def send(messages: list[bytes]) -> None:
             nonlocal sent

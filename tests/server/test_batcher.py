@@ -135,7 +135,7 @@ some_sentences = st.lists(st.lists(st.sampled_from(["a", "bc", "def"]), min_size
 
 
 @given(some_sentences, st.integers(1, 40), st.integers(1, 9))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_any_budget_gives_the_same_answers(sentences: list[list[str]], tokens: int, count: int) -> None:
     """Answers come in the order of the sentences and do not depend on the budget, which every batch keeps."""
 

@@ -101,7 +101,7 @@ async def test_long_text(serve: Any, model: Model) -> None:
 
 
 @given(st.lists(st.sampled_from([*TEXT.split(" "), "\n", "中"]), max_size=30).map(" ".join))
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_units(serve: Any, model: Model, text: str) -> None:
     """In every unit an entity's offsets cut out the same surface, and tags cover the same tokens."""
 

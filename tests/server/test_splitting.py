@@ -22,7 +22,6 @@ def thread() -> Iterator[ThreadPoolExecutor]:
 
 
 @given(texts)
-@settings(deadline=None)
 def test_offsets_are_those_of_the_words(text: str) -> None:
     """Every word is found again at its offsets, which ascend."""
     parts = split(text)
@@ -33,7 +32,7 @@ def test_offsets_are_those_of_the_words(text: str) -> None:
 
 
 @given(st.lists(texts, max_size=4))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_pieces(batch: list[str]) -> None:
     """Texts cut into pieces give the sentences of the whole."""
     with pytest.MonkeyPatch.context() as patch:

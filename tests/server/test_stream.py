@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from functools import partial
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nerserver.stream import Pending, Stream, Window, Work
@@ -242,7 +242,6 @@ async def test_what_reading_raises_ends_the_stream() -> None:
 
 
 @given(st.permutations(range(6)), st.booleans(), st.integers(1, 7))
-@settings(deadline=None)
 def test_any_order_of_completion(ready: list[int], by_completion: bool, window: int) -> None:
     """Whatever gets ready first, every request is answered once, and in order unless asked otherwise."""
 
