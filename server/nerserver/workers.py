@@ -1,6 +1,7 @@
 """Several worker processes on one address, and the small one that starts, replaces and stops them."""
 
 import asyncio
+import ctypes
 import json
 import logging
 import os
@@ -33,6 +34,8 @@ BACKOFF_S = 0.1  # before a worker that died is replaced; doubled each time
 MAX_BACKOFF_S = 5.0
 PROVEN_S = 10.0  # a worker that served for so long begins anew with BACKOFF_S
 OVERTIME_S = 4.0  # that workers may take after draining; they end themselves before
+BEAT_S = 1.0  # between the beats of a worker's event loop
+HUNG_BEATS = 20  # without one, a worker is killed: its share of the connections would wait for ever
 
 
 async def supervise(settings: Settings, greeting: Greeting, announce: Callable[[Sequence[str]], None]) -> int:
@@ -50,6 +53,7 @@ class _Worker:
 
     process: SpawnProcess
     connection: Connection  # to close it is to tell the worker to stop
+    beats: ctypes.c_uint64  # that its event loop has given
     http_address: str = ""
     serving_since: float | None = None  # by the event loop's clock
 
@@ -111,7 +115,9 @@ class _Supervisor:
             if "greeting" in told:
                 worker.http_address, worker.serving_since = told["http_address"], loop.time()
                 self._announce_once(told["greeting"])
+            watch = asyncio.create_task(self._watch(number, worker))
             await _readable(worker.process.sentinel)
+            watch.cancel()
             worker.process.join()
             worker.connection.close()
             del self._workers[number]
@@ -141,13 +147,28 @@ class _Supervisor:
 
     def _start(self, number: int) -> _Worker:
         ours, theirs = get_context("spawn").Pipe()
+        beats = get_context("spawn").RawValue(ctypes.c_uint64)
         process = get_context("spawn").Process(
-            target=_work, args=(self._settings, number, theirs, self._greeting, self._http_address)
+            target=_work, args=(self._settings, number, theirs, beats, self._greeting, self._http_address)
         )
         with _signals_blocked():
             process.start()
         theirs.close()
-        return _Worker(process, ours)
+        return _Worker(process, ours, beats)
+
+    async def _watch(self, number: int, worker: _Worker) -> None:
+        """Kill a worker whose event loop gives no sign of life, by this one's clock: what stops both is no sign."""
+        silent, heard = 0, worker.beats.value
+        while silent < HUNG_BEATS:
+            await asyncio.sleep(BEAT_S)
+            silent, heard = (0 if worker.beats.value != heard else silent + 1), worker.beats.value
+        logger.error(
+            "worker %d (pid %d) gave no sign of life for %.0f s and is killed",
+            number,
+            worker.process.pid,
+            HUNG_BEATS * BEAT_S,
+        )
+        worker.process.kill()
 
     async def _first_words(self, worker: _Worker) -> dict[str, Any]:
         """What a worker says when it serves or cannot; nothing when it dies before."""
@@ -200,7 +221,14 @@ class _Supervisor:
         return {number: each.http_address for number, each in list(self._workers.items()) if each.http_address}
 
 
-def _work(settings: Settings, number: int, supervisor: Connection, greeting: Greeting, http_address: str) -> None:
+def _work(
+    settings: Settings,
+    number: int,
+    supervisor: Connection,
+    beats: ctypes.c_uint64,
+    greeting: Greeting,
+    http_address: str,
+) -> None:
     """Be a worker. Signals are blocked: it stops when the supervisor closes the connection, or is no more."""
     from nerserver.life import serve  # noqa: PLC0415
 
@@ -210,20 +238,29 @@ def _work(settings: Settings, number: int, supervisor: Connection, greeting: Gre
         with suppress(OSError):
             supervisor.send_bytes(json.dumps(words).encode())
 
-    try:
-        asyncio.run(
-            serve(
-                settings,
-                lambda server, own: tell(greeting=greeting(server, http_address), http_address=own),
-                supervisor,
-            )
+    async def work() -> None:
+        beating = asyncio.create_task(_beat(beats))
+        await serve(
+            settings,
+            lambda server, own: tell(greeting=greeting(server, http_address), http_address=own),
+            supervisor,
         )
+        beating.cancel()
+
+    try:
+        asyncio.run(work())
     except StartError as error:
         tell(failure=str(error))
         sys.exit(1)
     except Exception:
         logger.critical("an exception that nobody caught", exc_info=True)
         sys.exit(1)
+
+
+async def _beat(beats: ctypes.c_uint64) -> None:
+    while True:
+        beats.value += 1
+        await asyncio.sleep(BEAT_S)
 
 
 @contextmanager

@@ -149,6 +149,25 @@ def test_life_of_workers(folder: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_a_hung_worker_is_replaced(folder: Path) -> None:
+    """A worker that does nothing any more is killed, and another takes its place."""
+    with supervised(folder) as running:
+        workers = running.workers()
+        victim = workers[0]
+        victim.suspend()
+        wait_until(lambda: gone([victim]))
+        wait_until(lambda: "nerserver_workers 2.0\n" in running.get("/metrics")[1])
+        assert "nerserver_workers_replaced_total 1.0\n" in running.get("/metrics")[1]
+        assert workers[1] in running.workers()
+        running.process.terminate()
+        assert running.process.wait(30) == 0
+        assert running.process.stderr is not None
+        log = running.process.stderr.read()
+    assert re.search(rf"worker \d \(pid {victim.pid}\) gave no sign of life for 20 s and is killed", log)
+
+
+@pytest.mark.slow
 def test_a_worker_that_cannot_start(tmp_path: Path) -> None:
     """What keeps workers from starting is told once, in one line."""
     ended = subprocess.run(

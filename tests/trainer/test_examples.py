@@ -1,6 +1,8 @@
-"""The corpus in examples/corpus: its size, its tags, and splits that do not leak into one another."""
+"""The corpus in examples/corpus: its size, its tags, and parts that do not leak into one another."""
 
 from collections import Counter
+from collections.abc import Sequence
+from itertools import combinations
 
 from tests.trainer.conftest import CORPUS
 
@@ -8,6 +10,7 @@ from nertrainer.corpus import Corpus
 from nertrainer.reading import read_corpus
 
 PARTS = {part: read_corpus(CORPUS / f"{part}.conll") for part in ("train", "dev", "test")}
+EXTRA = read_corpus(CORPUS / "extra.conll")
 
 
 def domains(corpus: Corpus) -> Counter[str]:
@@ -26,14 +29,34 @@ def test_the_splits_are_large_enough_and_clean() -> None:
         assert sum(domains(corpus).values()) == len(corpus.sentences)
 
 
+def test_the_extra_part_is_large_and_clean() -> None:
+    """It has thousands of sentences, all four labels, valid BIO, and its domains in equal parts."""
+    assert (EXTRA.scheme, EXTRA.labels, EXTRA.repairs) == ("BIO", ("LOC", "MISC", "ORG", "PER"), [])
+    names = ("comments", "encyclopedia", "mail", "news", "tweets", "web")
+    assert domains(EXTRA) == dict.fromkeys(names, len(EXTRA.sentences) // 6)
+    assert len(EXTRA.sentences) >= 3000
+
+
 def test_no_two_sentences_are_near_duplicates() -> None:
     """No sentence shares more than 60 % of its distinct words with one of another part, nor 75 % within its own."""
-    sentences = [
-        (part, {word.lower() for word in sentence.words})
-        for part, corpus in PARTS.items()
-        for sentence in corpus.sentences
-    ]
-    for index, (part, words) in enumerate(sentences):
-        for other_part, others in sentences[:index]:
-            share = len(words & others) / len(words | others)
-            assert share <= (0.75 if part == other_part else 0.6), (words, others)
+    parts = {part: [_words(sentence.words) for sentence in corpus.sentences] for part, corpus in PARTS.items()}
+    for one, others in combinations(parts, 2):
+        assert _nearest(parts[one], parts[others]) <= 0.6
+    for sentences in parts.values():
+        assert max(_alike(*pair) for pair in combinations(sentences, 2)) <= 0.75
+    extra = [_words(sentence.words) for sentence in EXTRA.sentences]
+    assert _nearest(extra, parts["dev"] + parts["test"]) <= 0.6
+    assert len(set(extra)) == len(extra)
+
+
+def _words(sentence: Sequence[str]) -> frozenset[str]:
+    return frozenset(map(str.lower, sentence))
+
+
+def _nearest(some: list[frozenset[str]], others: list[frozenset[str]]) -> float:
+    return max(_alike(one, other) for one in some for other in others)
+
+
+def _alike(one: frozenset[str], other: frozenset[str]) -> float:
+    both = len(one & other)
+    return both / (len(one) + len(other) - both)
