@@ -19,8 +19,8 @@ if [ -e "$work/run/config.toml" ]; then
   exec "$bin/nertrainer" train --resume "$work/run"
 fi
 exec "$bin/nertrainer" train --run "$work/run" --output "$work/en" \
-  --train examples/corpus/train.conll --train examples/corpus/train.conll --train "$work/wikigold-train.txt" \
-  --train "$data/wnut17/train.txt" --train "$data/btc/a.txt" --train "$data/btc/b.txt" --train "$data/btc/e.txt" \
+  --train examples/corpus/train.conll --train examples/corpus/train.conll --train examples/corpus/extra.conll \
+  --train "$work/wikigold-train.txt" --train "$data/wnut17/train.txt" --train "$data/btc/a.txt" --train "$data/btc/b.txt" --train "$data/btc/e.txt" \
   --train "$data/btc/f.txt" --train "$data/btc/g.txt" \
   --dev examples/corpus/dev.conll --dev "$work/wikigold-dev.txt" --dev "$data/wnut17/dev.txt" --dev "$data/btc/h.txt" \
   --labels person=PER,location=LOC,corporation=ORG,group=ORG,product=,creative-work= --no-open-labels \
