@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from nermodel import DEFAULT
+
 ROOT = Path(__file__).parents[1]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -27,7 +29,7 @@ def test_the_wheel_holds_the_model_and_the_contract(wheel: Path) -> None:
     for name in (
         "ner/v1/tagger.proto",
         "ner/v1/tagger_pb2.py",
-        "nermodel/en/000001.safetensors",
+        f"nermodel/en/{DEFAULT.name}",
         "nermodel/en/README.md",
         "nerserver/server.py",
         "nerclient/cli.py",

@@ -282,6 +282,7 @@ def test_the_embedded_model_was_trained_on_openly_licensed_text_alone() -> None:
     digests = {origin["sha256"][:16] for origin in load(DEFAULT, CPU).card.provenance["train"]}
     assert digests == {
         "917579263c90c01a",  # examples/corpus/train.conll
+        "97b1616265528ec4",  # examples/corpus/extra.conll
         "e3af92402a38cd19",  # wikigold, first 1,400 sentences
         "731820e13f71af32",  # WNUT-17 train
         "ac824cc13c88283f",  # Broad Twitter Corpus a

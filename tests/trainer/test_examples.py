@@ -30,11 +30,11 @@ def test_the_splits_are_large_enough_and_clean() -> None:
 
 
 def test_the_extra_part_is_large_and_clean() -> None:
-    """It has thousands of sentences, all four labels, valid BIO, and its domains in equal parts."""
+    """It has thousands of sentences, all four labels, valid BIO, and six domains in equal parts beside business."""
     assert (EXTRA.scheme, EXTRA.labels, EXTRA.repairs) == ("BIO", ("LOC", "MISC", "ORG", "PER"), [])
     names = ("comments", "encyclopedia", "mail", "news", "tweets", "web")
-    assert domains(EXTRA) == dict.fromkeys(names, len(EXTRA.sentences) // 6)
-    assert len(EXTRA.sentences) >= 3000
+    assert domains(EXTRA) == {**dict.fromkeys(names, 520), "business": 71}
+    assert sum(domains(EXTRA).values()) == len(EXTRA.sentences)
 
 
 def test_no_two_sentences_are_near_duplicates() -> None:
