@@ -178,7 +178,7 @@ def test_the_client_needs_neither_torch_nor_numpy() -> None:
 
 
 def test_a_server_loads_a_model_without_torchs_compiler() -> None:
-    """Nothing that a start needs imports it, which would take a second."""
+    """Loading and warming up a model does not import it, which would take a second."""
     code = (
         "import sys, torch, nerserver.life; from nermodel import DEFAULT; from nermodel.checkpoint import load; "
         "from nerserver.engine import tagger_for, warm_up; warm_up(tagger_for(load(DEFAULT, torch.device('cpu')), 1)); "

@@ -8,6 +8,7 @@ with. Nothing here can run code from a file: no pickle.
 
 import hashlib
 import json
+import math
 import re
 import stat
 import zlib
@@ -45,7 +46,7 @@ _WORDS = "vocabulary.words"  # UTF-8, each word ended by a line feed, deflated
 _SHARED = "vocabulary.shared"  # rows of the last words, which have none of their own
 _CHARS = "vocabulary.chars"  # UTF-8
 _CARD = "nerstream"  # the key of the header's metadata
-_in_memory: WeakValueDictionary[str, Vocabulary] = WeakValueDictionary()  # of models, by the SHA-256 of its tensors
+_vocabularies: WeakValueDictionary[str, Vocabulary] = WeakValueDictionary()  # those alive, by what they were read from
 
 
 class CheckpointError(ValueError):
@@ -245,14 +246,15 @@ def _vocabulary(tensors: Mapping[str, Tensor]) -> Vocabulary:
     To read the words is most of what a load takes, and keeps the interpreter from a server that loads.
     """
     digest = tensors_sha256(tensors, "")
-    vocabulary = _in_memory.get(digest)
+    vocabulary = _vocabularies.get(digest)
     if vocabulary is None:
-        vocabulary = _in_memory[digest] = Vocabulary(
-            # Line by line: a split of them all would hold up every other thread of a server that loads.
-            tuple(line[:-1] for line in StringIO(_inflated(tensors[_WORDS]).decode(), newline="\n")),
-            bytes(tensors[_CHARS].numpy()).decode(),
-            tuple(tensors[_SHARED].tolist()),
-        )
+        # Line by line: a split of them all would hold up every other thread of a server that loads.
+        words = tuple(line[:-1] for line in StringIO(_inflated(tensors[_WORDS]).decode(), newline="\n"))
+        shared = tensors[_SHARED]
+        if shared.dim() != 1 or len(shared) > len(words):
+            raise ValueError(f"{_SHARED} has shape {_shape(shared.shape)}, with {len(words)} words")
+        chars = bytes(tensors[_CHARS].numpy()).decode()
+        vocabulary = _vocabularies[digest] = Vocabulary(words, chars, tuple(shared.tolist()))
     return vocabulary
 
 
@@ -270,18 +272,25 @@ def _pack(network: Network, vocabulary: Vocabulary) -> dict[str, Tensor]:
 
 
 class _Unset(TorchFunctionMode):
-    """Within, new modules leave their weights as the memory was.
+    """Within, new modules leave their weights as the memory was: to draw what is then overwritten takes time.
 
-    To draw what is then overwritten takes time. (On the device "meta" it imports torch._dynamo, which takes a second.)
+    ValueError where they want more weights than any checkpoint has.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._room = MAX_BYTES  # a weight takes a byte or more
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        kwargs = kwargs or {}
         if getattr(func, "__module__", "") == "torch.nn.init":
-            return args[0] if args else kwargs["tensor"]
-        return func(*args, **kwargs)
+            return None  # nobody uses the result
+        if func is torch.empty:
+            self._room -= math.prod(args[0] if isinstance(args[0], Sequence) else args)
+            if self._room < 0:
+                raise ValueError("the network is larger than any checkpoint")
+        return func(*args, **(kwargs or {}))
 
 
 def _build(
@@ -296,7 +305,7 @@ def _build(
     """A model of the file's tensors; ValueError where they do not fit the card."""
     weights = {key: value for key, value in tensors.items() if key not in (_SCALE, _WORDS, _SHARED, _CHARS)}
     with _Unset():
-        network = Network(card.network, vocabulary, card.tags)  # memory that is not touched yet, however large
+        network = Network(card.network, vocabulary, card.tags)  # which touches no memory yet
     expected = {key: value.shape for key, value in network.state_dict().items()}
     found = {key: value.shape for key, value in weights.items()}
     if found != expected:

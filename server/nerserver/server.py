@@ -44,7 +44,7 @@ PENDING_CALLS, MOST_PENDING_CALLS = 256, 300  # beyond the first gRPC ends some,
 HANDSHAKE_TIMEOUT_MS = 10_000
 NOTICE_S = 0.05  # that watchers of health know before calls are refused
 LINGER_S = 0.25  # what watchers of health get to go
-SWITCH_INTERVAL_S = 0.0001  # in which the event loop, the engine or the loader gets the interpreter (default: 0.005)
+SWITCH_INTERVAL_S = 0.0001  # that one thread keeps the interpreter while another wants it (default: 0.005)
 
 
 class Server:

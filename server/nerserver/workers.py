@@ -34,8 +34,8 @@ BACKOFF_S = 0.1  # before a worker that died is replaced; doubled each time
 MAX_BACKOFF_S = 5.0
 PROVEN_S = 10.0  # a worker that served for so long begins anew with BACKOFF_S
 OVERTIME_S = 4.0  # that workers may take after draining; they end themselves before
-BEAT_S = 1.0  # between the beats of a worker's event loop
-HUNG_BEATS = 20  # without one, a worker is killed: its share of the connections would wait for ever
+HEARTBEAT_S = 1.0  # between the heartbeats of a worker's event loop
+HUNG_S = 20.0  # without one, a worker is killed: its share of the connections would wait for ever
 
 
 async def supervise(settings: Settings, greeting: Greeting, announce: Callable[[Sequence[str]], None]) -> int:
@@ -53,7 +53,7 @@ class _Worker:
 
     process: SpawnProcess
     connection: Connection  # to close it is to tell the worker to stop
-    beats: ctypes.c_uint64  # that its event loop has given
+    heartbeats: ctypes.c_uint64  # that its event loop has given
     http_address: str = ""
     serving_since: float | None = None  # by the event loop's clock
 
@@ -147,27 +147,26 @@ class _Supervisor:
 
     def _start(self, number: int) -> _Worker:
         ours, theirs = get_context("spawn").Pipe()
-        beats = get_context("spawn").RawValue(ctypes.c_uint64)
+        heartbeats = get_context("spawn").RawValue(ctypes.c_uint64)
         process = get_context("spawn").Process(
-            target=_work, args=(self._settings, number, theirs, beats, self._greeting, self._http_address)
+            target=_work, args=(self._settings, number, theirs, heartbeats, self._greeting, self._http_address)
         )
         with _signals_blocked():
             process.start()
         theirs.close()
-        return _Worker(process, ours, beats)
+        return _Worker(process, ours, heartbeats)
 
     async def _watch(self, number: int, worker: _Worker) -> None:
-        """Kill a worker whose event loop gives no sign of life, by this one's clock: what stops both is no sign."""
-        silent, heard = 0, worker.beats.value
-        while silent < HUNG_BEATS:
-            await asyncio.sleep(BEAT_S)
-            silent, heard = (0 if worker.beats.value != heard else silent + 1), worker.beats.value
-        logger.error(
-            "worker %d (pid %d) gave no sign of life for %.0f s and is killed",
-            number,
-            worker.process.pid,
-            HUNG_BEATS * BEAT_S,
-        )
+        """Kill a worker whose event loop has no heartbeat.
+
+        Counted in this loop's own turns, so that a pause of the whole machine kills nobody.
+        """
+        silent_s, last = 0.0, 0
+        while silent_s < HUNG_S:
+            await asyncio.sleep(HEARTBEAT_S)
+            heartbeats = worker.heartbeats.value
+            silent_s, last = (silent_s + HEARTBEAT_S if heartbeats == last else 0.0), heartbeats
+        logger.error("worker %d (pid %d) had no heartbeat for %.0f s and is killed", number, worker.process.pid, HUNG_S)
         worker.process.kill()
 
     async def _first_words(self, worker: _Worker) -> dict[str, Any]:
@@ -225,7 +224,7 @@ def _work(
     settings: Settings,
     number: int,
     supervisor: Connection,
-    beats: ctypes.c_uint64,
+    heartbeats: ctypes.c_uint64,
     greeting: Greeting,
     http_address: str,
 ) -> None:
@@ -239,13 +238,12 @@ def _work(
             supervisor.send_bytes(json.dumps(words).encode())
 
     async def work() -> None:
-        beating = asyncio.create_task(_beat(beats))
+        _beat(heartbeats)
         await serve(
             settings,
             lambda server, own: tell(greeting=greeting(server, http_address), http_address=own),
             supervisor,
         )
-        beating.cancel()
 
     try:
         asyncio.run(work())
@@ -257,10 +255,10 @@ def _work(
         sys.exit(1)
 
 
-async def _beat(beats: ctypes.c_uint64) -> None:
-    while True:
-        beats.value += 1
-        await asyncio.sleep(BEAT_S)
+def _beat(heartbeats: ctypes.c_uint64) -> None:
+    """Give a heartbeat now and for as long as the event loop runs."""
+    heartbeats.value += 1
+    asyncio.get_running_loop().call_later(HEARTBEAT_S, _beat, heartbeats)
 
 
 @contextmanager

@@ -72,6 +72,20 @@ def test_known_answers_are_those_that_reading_proves(
     assert load(publish(tmp_path, model, KNOWN), CPU).tag(KNOWN) == expected != model.tag(KNOWN)
 
 
+def test_models_with_the_same_words_have_them_once(make_model: MakeModel, tmp_path: Path) -> None:
+    """A vocabulary is shared by the models in memory that were published with it, and goes with the last of them."""
+    first, second, other = (
+        load(publish(tmp_path / "demo", make_model(seed, words=words), KNOWN), CPU)
+        for seed, words in ((1, ("ada", "oslo")), (2, ("ada", "oslo")), (2, ("oslo", "ada")))
+    )
+    assert first.vocabulary is second.vocabulary is not other.vocabulary
+    assert other.vocabulary.words == ("oslo", "ada")
+    gone = weakref.ref(first.vocabulary)
+    del first, second
+    gc.collect()
+    assert gone() is None
+
+
 @pytest.mark.parametrize("rows", [10, 70_000])
 def test_words_that_share_rows_come_back(make_model: MakeModel, tmp_path: Path, rows: int) -> None:
     """A published vocabulary gives every word the row it had, shared or not, whatever the size of the table."""
@@ -94,20 +108,6 @@ def _words_not_deflated(path: Path) -> None:
 
 def _words_shared_wrongly(path: Path) -> None:
     rewrite(path, lambda tensors, _: tensors.update({"vocabulary.shared": torch.tensor([1], dtype=torch.int32)}))
-
-
-def test_models_with_the_same_words_have_them_once(make_model: MakeModel, tmp_path: Path) -> None:
-    """A vocabulary is shared by the models in memory that were published with it, and goes with the last of them."""
-    first, second, other = (
-        load(publish(tmp_path / "demo", make_model(seed, words=words), KNOWN), CPU)
-        for seed, words in ((1, ("ada", "oslo")), (2, ("ada", "oslo")), (2, ("oslo", "ada")))
-    )
-    assert first.vocabulary is second.vocabulary is not other.vocabulary
-    assert other.vocabulary.words == ("oslo", "ada")
-    gone = weakref.ref(first.vocabulary)
-    del first, second
-    gc.collect()
-    assert gone() is None
 
 
 def test_numbers_ascend_and_no_draft_stays(make_model: MakeModel, tmp_path: Path) -> None:
@@ -175,6 +175,15 @@ def _huge(path: Path) -> None:
     rewrite(path, lambda _, card: card["network"].update(hidden=10**9))
 
 
+def _huge_together(path: Path) -> None:
+    """With sizes that are allowed each by itself."""
+    rewrite(path, lambda _, card: card["network"].update(char_dim=4096, char_filters=4096, char_width=4096))
+
+
+def _words_shared_by_shape(path: Path) -> None:
+    rewrite(path, lambda tensors, _: tensors.update({"vocabulary.shared": torch.zeros(2, 2, dtype=torch.int32)}))
+
+
 def _other_answers(path: Path) -> None:
     rewrite(path, lambda tensors, _: tensors["output.weight"].mul_(-1))
 
@@ -205,6 +214,8 @@ def _other_answers(path: Path) -> None:
         (lambda path: resign(path, "[]"), "malformed"),
         (lambda path: resign(path, "[" * 100_000), "recursion"),
         (_huge, "network.s hidden is"),
+        (_huge_together, "the network is larger than any checkpoint"),
+        (_words_shared_by_shape, "vocabulary.shared has shape"),
         (_other_answers, "does not reproduce"),
     ],
 )
