@@ -226,7 +226,8 @@ def parse(path: Path, data: bytes, device: torch.device) -> Model:
     name = path.parent.resolve().name  # of the folder it is found in, also where it is a link
     try:
         card = Card.from_json(json.loads(header[_CARD]))
-        vocabulary = _vocabulary({key: tensors.pop(key) for key in (_WORDS, _CHARS, _SHARED)})
+        rows = tensors["word.weight"].numel() // card.network.word_dim
+        vocabulary = _vocabulary({key: tensors.pop(key) for key in (_WORDS, _CHARS, _SHARED)}, rows)
         version = f"{name}/{path.stem}"
         model = _build(tensors, card, vocabulary, device, name, version, header["sha256"])
     except KeyError as error:
@@ -240,19 +241,21 @@ def parse(path: Path, data: bytes, device: torch.device) -> Model:
     return model
 
 
-def _vocabulary(tensors: Mapping[str, Tensor]) -> Vocabulary:
-    """What these tensors hold: the one in memory where a model has it already, as one that goes on from another does.
+def _vocabulary(tensors: Mapping[str, Tensor], rows: int) -> Vocabulary:
+    """What these tensors hold, for a word table of so many rows: the one in memory where a model has it already.
 
-    To read the words is most of what a load takes, and keeps the interpreter from a server that loads.
+    So a model that goes on from another shares its words, and reading them is most of what a load takes.
     """
     digest = tensors_sha256(tensors, "")
     vocabulary = _vocabularies.get(digest)
     if vocabulary is None:
+        text, shared = _inflated(tensors[_WORDS]), tensors[_SHARED]
+        if shared.dim() != 1 or shared.dtype not in (torch.uint16, torch.int32):
+            raise ValueError(f"{_SHARED} has shape {_shape(shared.shape)} of {shared.dtype}, expected rows as integers")
+        if (count := text.count(b"\n")) != rows - 2 + len(shared):  # before each takes memory as a string
+            raise ValueError(f"{_WORDS} holds {count} words, expected {rows - 2} with rows and {len(shared)} without")
         # Line by line: a split of them all would hold up every other thread of a server that loads.
-        words = tuple(line[:-1] for line in StringIO(_inflated(tensors[_WORDS]).decode(), newline="\n"))
-        shared = tensors[_SHARED]
-        if shared.dim() != 1 or len(shared) > len(words):
-            raise ValueError(f"{_SHARED} has shape {_shape(shared.shape)}, with {len(words)} words")
+        words = tuple(line[:-1] for line in StringIO(text.decode(), newline="\n"))
         chars = bytes(tensors[_CHARS].numpy()).decode()
         vocabulary = _vocabularies[digest] = Vocabulary(words, chars, tuple(shared.tolist()))
     return vocabulary
@@ -315,8 +318,12 @@ def _build(
         )
     if _SCALE not in tensors or tensors[_SCALE].shape != (vocabulary.word_rows,):
         raise ValueError(f"{_SCALE} is missing or has the wrong shape")
+    if weights["word.weight"].dtype is not torch.int8:
+        raise ValueError(f"word.weight is of {weights['word.weight'].dtype}, expected int8")
     weights["word.weight"] = weights["word.weight"].float() * tensors[_SCALE].float().unsqueeze(1)
     for key, value in weights.items():
+        if not value.is_floating_point():
+            raise ValueError(f"{key} is of {value.dtype}")
         weights[key] = value.float()
         if not weights[key].isfinite().all():
             raise ValueError(f"{key} holds values that are not finite numbers")

@@ -35,6 +35,7 @@ MAX_BACKOFF_S = 5.0
 PROVEN_S = 10.0  # a worker that served for so long begins anew with BACKOFF_S
 OVERTIME_S = 4.0  # that workers may take after draining; they end themselves before
 HEARTBEAT_S = 1.0  # between the heartbeats of a worker's event loop
+START_S = 300.0  # until the first of them: to import torch from a slow disk takes long
 HUNG_S = 20.0  # without one, a worker is killed: its share of the connections would wait for ever
 
 
@@ -109,13 +110,13 @@ class _Supervisor:
         backoff_s = BACKOFF_S
         while not self._stop.is_set():
             worker = self._workers[number] = self._start(number)
+            watch = asyncio.create_task(self._watch(number, worker))
             told = await self._first_words(worker)
             if "failure" in told and not self._announced:
                 raise StartError(told["failure"])
             if "greeting" in told:
                 worker.http_address, worker.serving_since = told["http_address"], loop.time()
                 self._announce_once(told["greeting"])
-            watch = asyncio.create_task(self._watch(number, worker))
             await _readable(worker.process.sentinel)
             watch.cancel()
             worker.process.join()
@@ -162,11 +163,13 @@ class _Supervisor:
         Counted in this loop's own turns, so that a pause of the whole machine kills nobody.
         """
         silent_s, last = 0.0, 0
-        while silent_s < HUNG_S:
+        while silent_s < (HUNG_S if last else START_S):
             await asyncio.sleep(HEARTBEAT_S)
             heartbeats = worker.heartbeats.value
             silent_s, last = (silent_s + HEARTBEAT_S if heartbeats == last else 0.0), heartbeats
-        logger.error("worker %d (pid %d) had no heartbeat for %.0f s and is killed", number, worker.process.pid, HUNG_S)
+        logger.error(
+            "worker %d (pid %d) had no heartbeat for %.0f s and is killed", number, worker.process.pid, silent_s
+        )
         worker.process.kill()
 
     async def _first_words(self, worker: _Worker) -> dict[str, Any]:

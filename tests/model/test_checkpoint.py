@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import weakref
+import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -107,7 +108,12 @@ def _words_not_deflated(path: Path) -> None:
 
 
 def _words_shared_wrongly(path: Path) -> None:
-    rewrite(path, lambda tensors, _: tensors.update({"vocabulary.shared": torch.tensor([1], dtype=torch.int32)}))
+    def share(tensors: dict[str, torch.Tensor], _: object) -> None:
+        words = zlib.decompress(tensors["vocabulary.words"].numpy().tobytes()) + b"another\n"
+        tensors["vocabulary.words"] = torch.frombuffer(bytearray(zlib.compress(words)), dtype=torch.uint8)
+        tensors["vocabulary.shared"] = torch.tensor([1], dtype=torch.int32)  # of UNK
+
+    rewrite(path, share)
 
 
 def test_numbers_ascend_and_no_draft_stays(make_model: MakeModel, tmp_path: Path) -> None:
@@ -184,6 +190,16 @@ def _words_shared_by_shape(path: Path) -> None:
     rewrite(path, lambda tensors, _: tensors.update({"vocabulary.shared": torch.zeros(2, 2, dtype=torch.int32)}))
 
 
+def _too_many_words(path: Path) -> None:
+    """In few bytes: a string each would take 16 GB."""
+    words = torch.frombuffer(bytearray(zlib.compress(b"\n" * (1 << 28))), dtype=torch.uint8)
+    rewrite(path, lambda tensors, _: tensors.update({"vocabulary.words": words}))
+
+
+def _complex(path: Path) -> None:
+    rewrite(path, lambda tensors, _: tensors.update({"output.bias": tensors["output.bias"].to(torch.complex64)}))
+
+
 def _other_answers(path: Path) -> None:
     rewrite(path, lambda tensors, _: tensors["output.weight"].mul_(-1))
 
@@ -216,6 +232,8 @@ def _other_answers(path: Path) -> None:
         (_huge, "network.s hidden is"),
         (_huge_together, "the network is larger than any checkpoint"),
         (_words_shared_by_shape, "vocabulary.shared has shape"),
+        (_too_many_words, "vocabulary.words holds 268435456 words, expected"),
+        (_complex, "output.bias is of torch.complex64"),
         (_other_answers, "does not reproduce"),
     ],
 )
