@@ -147,9 +147,10 @@ class _Supervisor:
             self._replaced += 1
 
     def _start(self, number: int) -> _Worker:
-        ours, theirs = get_context("spawn").Pipe()
-        heartbeats = get_context("spawn").RawValue(ctypes.c_uint64)
-        process = get_context("spawn").Process(
+        spawn = get_context("spawn")
+        ours, theirs = spawn.Pipe()
+        heartbeats = spawn.RawValue(ctypes.c_uint64)
+        process = spawn.Process(
             target=_work, args=(self._settings, number, theirs, heartbeats, self._greeting, self._http_address)
         )
         with _signals_blocked():

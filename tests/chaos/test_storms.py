@@ -16,13 +16,13 @@ from tests.conftest import Figure
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(240)]
 CALLS = 5_000
-ROUNDS = 2  # after one that is not measured
+ROUNDS = 3  # after one that is not measured
 AT_ONCE = 50  # calls of one connection that begin together
 CONNECTIONS = 8
 SHORT_MS = 5
 # Native, that a call may leave behind. A bare grpc.aio server (grpcio 1.85.1) whose handler only sleeps leaves 65-80 of
 # a cancelled call and 55-65 of one that ends with an error.
-BYTES = {"cancellation": 250, "deadline": 150, "rapid reset": 60}
+BYTES = {"cancellation": 110, "deadline": 120, "rapid reset": 50}
 PATIENCE_MS = 40  # of callers who are more than can be served
 ON_THE_WAY_MS = 5  # that a call may take before the server's clock of its deadline begins
 

@@ -341,7 +341,7 @@ async def test_a_client_outside_its_context_says_so(server: Server) -> None:
 @pytest.mark.parametrize("address", ["h:1", "127.0.0.1:65535", "[::1]:50051"])
 def test_good_addresses(address: str) -> None:
     """A host is a name, an IPv4 address, or an IPv6 address in brackets."""
-    Client(address)
+    assert Client(address).connection.address == address
 
 
 def test_a_blocking_client_outside_its_context_says_so() -> None:

@@ -190,6 +190,7 @@ async def test_a_changed_pin_is_noticed(serving: Serving, folder: Path, publish_
     await until(lambda: serving.models == ["en/000002"])
     await Serving(folder).reloader.pin(1)
     await until(lambda: serving.models[-1] == "en/000001")
+    assert serving.models == ["en/000002", "en/000001"]
     following.cancel()
     await asyncio.gather(following, return_exceptions=True)
 

@@ -195,11 +195,14 @@ async def test_stop_with_a_full_window() -> None:
 
 async def test_stop_an_idle_stream() -> None:
     """An idle stream stops at once."""
-    stream = Fake().stream()
+    fake = Fake()
+    stream = fake.stream()
     run = asyncio.create_task(stream.run())
     await settle()
+    assert not run.done()
     stream.stop()
     await run
+    assert (fake.written, stream.unanswered, stream.read_all) == ([], 0, False)
 
 
 async def test_cancel() -> None:

@@ -125,7 +125,8 @@ async def test_hanging_collector(serve: Any, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(tracing, "FLUSH_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as hung:
         async with asyncio.timeout(10), serve(traces=f"http://127.0.0.1:{hung.getsockname()[1]}/v1/traces") as running:
-            await running.stub.Tag(REQUEST)
+            reply = await running.stub.Tag(REQUEST)
+        assert len(reply.outcomes) == len(REQUEST.inputs)
         connection, _ = await asyncio.to_thread(hung.accept)
         connection.close()
 
