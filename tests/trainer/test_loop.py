@@ -18,6 +18,7 @@ from nermodel.vocabulary import Vocabulary
 from nertrainer.corpus import Sentence
 from nertrainer.evaluation import evaluate
 from nertrainer.loop import EpochEnd, Recipe, Step, Training, new_network
+from nertrainer.names import Names
 from nertrainer.vectors import Vectors
 
 CPU = torch.device("cpu")
@@ -34,10 +35,10 @@ CONFIG = NetworkConfig(word_dim=10, char_dim=5, char_filters=5, hidden=12)
 RECIPE = Recipe(epochs=12, batch_sentences=4, lr=0.02, word_lr=0.02, ema=0.9, dropout=0.2)
 
 
-def training(recipe: Recipe, sentences: Sequence[Sentence] = SENTENCES) -> Training:
+def training(recipe: Recipe, sentences: Sequence[Sentence] = SENTENCES, names: Names | None = None) -> Training:
     """A training of a new network."""
     network = new_network(CONFIG, VOCABULARY, TABLE, Vectors(), recipe)
-    return Training(network, VOCABULARY, TABLE, sentences, recipe, CPU)
+    return Training(network, VOCABULARY, TABLE, sentences, recipe, CPU, names=names)
 
 
 def run(recipe: Recipe) -> tuple[list[float], Network]:
@@ -94,6 +95,27 @@ def test_a_restored_training_goes_on_to_the_same_bits(optimizer: Literal["adamw"
         second.restore(first.state())
         assert [event.loss for event in second.run()] == [event.loss for event in events[taken:]]
         assert same(second.state(), whole.state())
+
+
+def test_names_that_no_sentence_has_are_learned() -> None:
+    """Words that only listed names hold change their vectors, and a training that goes on has them too."""
+    names = Names(SENTENCES, {"PER": [("Further",)]})
+    recipe = replace(RECIPE, epochs=2)
+    row, other = VOCABULARY.word_ids(["further", "words"])
+    weights = {}
+    for given in (None, names):
+        whole = training(recipe, names=given)
+        before = whole.network.word.weight.detach().clone()
+        list(whole.run())
+        weights[given] = whole.network.word.weight
+        assert torch.equal(weights[given][other], before[other])
+        assert torch.equal(weights[given][row], before[row]) is (given is None)
+    first = training(recipe, names=names)
+    list(islice(first.run(), 5))
+    second = training(recipe, names=names)
+    second.restore(first.state())
+    list(second.run())
+    assert torch.equal(second.network.word.weight, weights[names])
 
 
 def test_a_state_of_another_network_is_refused() -> None:

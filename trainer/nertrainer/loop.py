@@ -5,6 +5,7 @@ import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
 import numpy as np
@@ -18,6 +19,7 @@ from nermodel.vocabulary import UNK, Vocabulary
 from nertrainer import processes
 from nertrainer.batches import bucketed
 from nertrainer.corpus import Sentence
+from nertrainer.names import Names
 from nertrainer.teacher import Opinion, distillation_loss
 from nertrainer.vectors import Vectors
 
@@ -40,6 +42,7 @@ class Recipe:
     clip: float = 5.0  # of the gradient's norm
     dropout: float = 0.5  # variational, before and after the LSTM
     word_dropout: float = 0.05  # share of a batch's words replaced by UNK
+    swap_names: float = 0.3  # share of the entities replaced by other names, where there are names
     ema: float = 0.999  # decay of the average of all weights but the word table; it is evaluated and published
     loss: Literal["crf", "softmax"] = "crf"  # softmax: each token by itself, all legal transitions equal
     teacher_share: float = 0.5  # of a teacher's opinion in the loss, where there is a teacher
@@ -148,32 +151,36 @@ class Training:
         recipe: Recipe,
         device: torch.device,
         opinions: Sequence[Opinion] = (),
+        names: Names | None = None,
     ):
-        rows = {tag: row for row, tag in enumerate(table)}
         self.network = network.to(device)
         self._vocabulary = vocabulary
         self._opinions = opinions  # a teacher's, of each sentence
+        self._names = names  # to put in the place of others
+        self._sentences = sentences
+        self._tag_rows = {tag: row for row, tag in enumerate(table)}
         columns = {
             labels: torch.tensor([tag[2:] in labels for tag in table])
             for labels in {sentence.unannotated for sentence in sentences}
         }
         self._open = [columns[sentence.unannotated] for sentence in sentences]  # each [C]: what its O may be as well
-        self._words = [sentence.words for sentence in sentences]
-        self._gold = [[rows[tag] for tag in spans_to_tags(s.spans, len(s.words), recipe.scheme)] for s in sentences]
         self._recipe = recipe
         self._device = device
         self._dense = [weight for weight in network.parameters() if weight is not network.word.weight]
         self._optimizers = _optimizers(network, self._dense, recipe)
         self._average = [weight.detach().clone() for weight in self._dense]
         self.steps = math.ceil(len(sentences) / recipe.batch_sentences)  # in an epoch
-        self._rows = 1 + max(int(vocabulary.word_ids(words).max(initial=UNK)) for words in self._words)  # ever changed
+        texts = [sentence.words for sentence in sentences]
+        if names:
+            texts += chain.from_iterable(names.by_label.values())
+        self._rows = 1 + max(int(vocabulary.word_ids(words).max(initial=UNK)) for words in texts)  # ever changed
         self._ended = 0  # epochs
         self._done = 0  # steps of all epochs
         self._total = 0.0  # of the losses of this epoch
 
     def run(self) -> Iterator[Step | EpochEnd]:
         """Train in place, yielding every step and epoch's end; FloatingPointError if the loss is not finite."""
-        lengths = [len(words) for words in self._words]
+        lengths = [len(sentence.words) for sentence in self._sentences]
         for epoch in range(self._ended, self._recipe.epochs):
             rng = random.Random(f"{self._recipe.seed}/{epoch}")  # noqa: S311
             batches = bucketed(lengths, self._recipe.batch_sentences, rng)
@@ -229,11 +236,12 @@ class Training:
 
     def _loss(self, indices: Sequence[int]) -> Tensor:
         """The mean loss of these sentences."""
-        batch = Batch.of([self._words[index] for index in indices], self._vocabulary, self._device)
+        sentences = self._drawn(indices)
+        batch = Batch.of([sentence.words for sentence in sentences], self._vocabulary, self._device)
         if self._recipe.word_dropout:
             dropped = torch.rand(batch.words.shape, device=self._device) < self._recipe.word_dropout
             batch.words.masked_fill_(dropped, UNK)
-        gold = _padded([self._gold[index] for index in indices]).to(self._device)
+        gold = _padded([self._tags(sentence) for sentence in sentences]).to(self._device)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._recipe.precision == "bfloat16"):
             scores = self.network(batch)
         allowed = self._allowed(indices, gold)
@@ -248,6 +256,18 @@ class Training:
             taught = distillation_loss(self.network, scores, batch, [self._opinions[index] for index in indices])
             loss = torch.lerp(loss, taught, self._recipe.teacher_share)
         return loss
+
+    def _drawn(self, indices: Sequence[int]) -> list[Sentence]:
+        """These sentences as this step has them."""
+        sentences = [self._sentences[index] for index in indices]
+        if self._names is None:
+            return sentences
+        rng = random.Random(f"{self._recipe.seed}/{self._done}/{processes.rank()}")  # noqa: S311
+        return [self._names.swapped(sentence, self._recipe.swap_names, rng) for sentence in sentences]
+
+    def _tags(self, sentence: Sentence) -> list[int]:
+        tags = spans_to_tags(sentence.spans, len(sentence.words), self._recipe.scheme)
+        return [self._tag_rows[tag] for tag in tags]
 
     def _allowed(self, indices: Sequence[int], gold: Tensor) -> Tensor | None:
         """Tags that may be right [B, T, C] where some labels were not annotated: an O may be one of these."""

@@ -1,6 +1,7 @@
 """What `nertrainer train` reads before it trains, and what it says of it."""
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from nertrainer.commands.options import (
 from nertrainer.corpus import Corpus, Sentence
 from nertrainer.fitting import Lesson
 from nertrainer.loop import Recipe
+from nertrainer.names import Name, Names, read_names
 from nertrainer.run import sha256
 from nertrainer.teacher import Opinion, opinions
 from nertrainer.vectors import Vectors, joined, nearest, read_vectors, reduced, vectors_of
@@ -46,6 +48,7 @@ def read_lesson(
     vectors: VectorOptions,
     start: Path | None,
     teachers: Sequence[Path],
+    name_files: Sequence[Path],
     network: NetworkConfig,
     recipe: Recipe,
     device: torch.device,
@@ -62,6 +65,10 @@ def read_lesson(
     check_table(table)
     say_unused_labels(label_map, [*training, *dev])
     say_overlap(training, dev)
+    listed: dict[str, list[Name]] = defaultdict(list)
+    for path in name_files:
+        for label, found_names in read_names(path, labels_of(table)).items():
+            listed[label] += found_names
     begun = load(start, device) if start else None
     pretrained = vectors_of(begun) if begun else _vectors(vectors)
     if begun:
@@ -80,6 +87,7 @@ def read_lesson(
     files = [file for corpus in (*training, *dev) for file in corpus.files] + [
         *vectors.files,
         *teachers,
+        *name_files,
         *([start] if start else []),
     ]
     names = {str(file.absolute()): file for file in files}
@@ -91,6 +99,7 @@ def read_lesson(
     lesson = Lesson(
         sentences=sentences,
         opinions=_opinions(teachers, texts, table, device),
+        names=Names(sentences, listed) if listed else None,
         vocabulary=Vocabulary.build(texts, recipe.min_freq, own, shared),
         table=table,
         network=network,
@@ -102,6 +111,7 @@ def read_lesson(
             "dev": [_origin(corpus, found) for corpus in dev],
             "vectors": [_file(path, found) for path in vectors.files],
             "teachers": [_file(path, found) for path in teachers],
+            "names": [_file(path, found) for path in name_files],
             "start": f"{begun.version} (SHA-256 {begun.sha256})" if begun else None,
             "labels": label_map,
             "torch": torch.__version__,

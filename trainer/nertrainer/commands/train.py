@@ -115,6 +115,12 @@ def train_command(
     word_dropout: Annotated[
         float, typer.Option(min=0, max=0.95, help="Share of words hidden from the word table.")
     ] = Recipe.word_dropout,
+    names: Annotated[
+        list[Path], typer.Option(help="File of names, LABEL, tab, name: put in the place of others of their label.")
+    ] = [],  # noqa: B006
+    swap_names: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the names of these labels that are replaced in each epoch.")
+    ] = Recipe.swap_names,
     ema: Annotated[
         float, typer.Option(min=0, max=0.99999, help="Decay of the average of weights that is published; 0: none.")
     ] = Recipe.ema,
@@ -165,6 +171,7 @@ def train_command(
                     VectorOptions(vectors, max_vectors, vector_size, word_rows),
                     start,
                     teacher,
+                    names,
                     network,
                     recipe,
                     where,
@@ -222,6 +229,7 @@ def _refuse_nonsense(values: Mapping[str, Any]) -> None:
     of_vectors = [name for name in ("max_vectors", "vector_size", "word_rows") if values[name] is not None]
     for given, holds, wrong in (
         ("start", values["start"], [*own, *of_vectors, *(["vectors"] if values["vectors"] else [])]),
+        ("names", values["names"], ["teacher"] if values["teacher"] else []),
         ("loss softmax", values["loss"] == "softmax", [name for name in ("teacher", "start") if values[name]]),
     ):
         if holds and wrong:
