@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nermodel.checkpoint import Card, rounded
 from nermodel.crf import legal
-from nermodel.network import ILLEGAL, Network, NetworkConfig
+from nermodel.network import ILLEGAL, Batch, Network, NetworkConfig
 from nermodel.tags import Scheme, Span, tag_table
 from nermodel.vocabulary import Vocabulary
 from nertrainer.corpus import Sentence
@@ -116,6 +116,28 @@ def test_names_that_no_sentence_has_are_learned() -> None:
     second.restore(first.state())
     list(second.run())
     assert torch.equal(second.network.word.weight, weights[names])
+
+
+@pytest.mark.parametrize(("share", "lower", "upper"), [(0.0, 0, 0), (0.5, 3 / 8, 1 / 8), (1.0, 3 / 4, 1 / 4)])
+def test_a_share_of_the_sentences_is_read_in_another_case(
+    share: float, lower: float, upper: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole sentences, three in lower case for one in capitals, others ones in each epoch."""
+    read: list[tuple[str, ...]] = []
+    whole = Batch.of
+
+    def of(sentences: Sequence[tuple[str, ...]], *rest: Any) -> Batch:
+        read.extend(sentences)
+        return whole(sentences, *rest)
+
+    monkeypatch.setattr(Batch, "of", of)
+    list(training(replace(RECIPE, recase=share, epochs=20)).run())
+    written = [sentence.words for sentence in SENTENCES]
+    cases = {str: 1 - lower - upper, str.lower: lower, str.upper: upper}
+    for case, expected in cases.items():
+        found = sum(words in [tuple(case(word) for word in each) for each in written] for words in read)
+        assert found / len(read) == pytest.approx(expected, abs=0.08)
+        assert (found > 0) is (expected > 0)
 
 
 def test_a_state_of_another_network_is_refused() -> None:

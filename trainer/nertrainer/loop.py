@@ -4,7 +4,7 @@ import copy
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Literal
 
@@ -43,6 +43,7 @@ class Recipe:
     dropout: float = 0.5  # variational, before and after the LSTM
     word_dropout: float = 0.05  # share of a batch's words replaced by UNK
     swap_names: float = 0.3  # share of the entities replaced by other names, where there are names
+    recase: float = 0.0  # share of sentences read in lower case or, a quarter of them, in capitals
     ema: float = 0.999  # decay of the average of all weights but the word table; it is evaluated and published
     loss: Literal["crf", "softmax"] = "crf"  # softmax: each token by itself, all legal transitions equal
     teacher_share: float = 0.5  # of a teacher's opinion in the loss, where there is a teacher
@@ -173,7 +174,9 @@ class Training:
         texts = [sentence.words for sentence in sentences]
         if names:
             texts += chain.from_iterable(names.by_label.values())
-        self._rows = 1 + max(int(vocabulary.word_ids(words).max(initial=UNK)) for words in texts)  # ever changed
+        words = set(chain.from_iterable(texts))
+        read = [*words, *map(str.upper, words)]  # ß is another word in capitals
+        self._rows = 1 + int(vocabulary.word_ids(read).max(initial=UNK))  # ever changed
         self._ended = 0  # epochs
         self._done = 0  # steps of all epochs
         self._total = 0.0  # of the losses of this epoch
@@ -260,10 +263,12 @@ class Training:
     def _drawn(self, indices: Sequence[int]) -> list[Sentence]:
         """These sentences as this step has them."""
         sentences = [self._sentences[index] for index in indices]
-        if self._names is None:
-            return sentences
         rng = random.Random(f"{self._recipe.seed}/{self._done}/{processes.rank()}")  # noqa: S311
-        return [self._names.swapped(sentence, self._recipe.swap_names, rng) for sentence in sentences]
+        if self._names:
+            sentences = [self._names.swapped(sentence, self._recipe.swap_names, rng) for sentence in sentences]
+        if self._recipe.recase:
+            sentences = [_recased(sentence, rng.random() / self._recipe.recase) for sentence in sentences]
+        return sentences
 
     def _tags(self, sentence: Sentence) -> list[int]:
         tags = spans_to_tags(sentence.spans, len(sentence.words), self._recipe.scheme)
@@ -328,6 +333,14 @@ class Training:
             table[: self._rows] = value
             return table
         return int(value) if name == "words.0.step" else value.clone()  # SparseAdam counts in plain numbers
+
+
+def _recased(sentence: Sentence, draw: float) -> Sentence:
+    """The sentence in capitals for a draw below a quarter, in lower case for one below 1 (Mayhew et al. 2019)."""
+    if draw >= 1:
+        return sentence
+    write = str.upper if draw < 0.25 else str.lower
+    return replace(sentence, words=tuple(map(write, sentence.words)))
 
 
 def _of_words(name: str, value: Tensor) -> bool:

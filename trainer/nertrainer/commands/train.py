@@ -121,6 +121,9 @@ def train_command(
     swap_names: Annotated[
         float, typer.Option(min=0, max=1, help="Share of the names of these labels that are replaced in each epoch.")
     ] = Recipe.swap_names,
+    recase: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of sentences read in lower case or, a quarter, in capitals.")
+    ] = Recipe.recase,
     ema: Annotated[
         float, typer.Option(min=0, max=0.99999, help="Decay of the average of weights that is published; 0: none.")
     ] = Recipe.ema,
