@@ -1,6 +1,6 @@
 """Training: it learns, it repeats itself, it stops at nonsense."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any, Literal
@@ -133,7 +133,7 @@ def test_a_share_of_the_sentences_is_read_in_another_case(
     monkeypatch.setattr(Batch, "of", of)
     list(training(replace(RECIPE, recase=share, epochs=20)).run())
     written = [sentence.words for sentence in SENTENCES]
-    cases = {str: 1 - lower - upper, str.lower: lower, str.upper: upper}
+    cases: dict[Callable[[str], str], float] = {str: 1 - lower - upper, str.lower: lower, str.upper: upper}
     for case, expected in cases.items():
         found = sum(words in [tuple(case(word) for word in each) for each in written] for words in read)
         assert found / len(read) == pytest.approx(expected, abs=0.08)
