@@ -45,7 +45,7 @@ def read_names(path: Path, labels: Sequence[str]) -> dict[str, list[Name]]:
     CorpusError says what is wrong and where, OSError why the file cannot be read.
     """
     found: dict[str, list[Name]] = {}
-    for number, line in enumerate(read_text(path).splitlines(), 1):
+    for number, line in enumerate(read_text(path).split("\n"), 1):
         if not line.strip():
             continue
         label, _, name = line.partition("\t")
