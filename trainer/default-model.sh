@@ -23,5 +23,6 @@ exec "$bin/nertrainer" train --run "$work/run" --output "$work/en" \
   --train "$work/wikigold-train.txt" --train "$data/wnut17/train.txt" --train "$data/btc/a.txt" \
   --train "$data/btc/b.txt" --train "$data/btc/e.txt" --train "$data/btc/f.txt" --train "$data/btc/g.txt" \
   --dev examples/corpus/dev.conll --dev "$work/wikigold-dev.txt" --dev "$data/wnut17/dev.txt" --dev "$data/btc/h.txt" \
-  --labels person=PER,location=LOC,corporation=ORG,group=ORG,product=,creative-work= --no-open-labels \
+  --labels person=PER,location=LOC,corporation=ORG,group=ORG,product=,creative-work= \
+  --gazetteer examples/gazetteer.tsv --recase 0.1 \
   --vectors "$vectors" --word-rows 60000 --min-freq 2 --batch 16 --lr 1.5e-3 --word-lr 5e-4 --epochs 16

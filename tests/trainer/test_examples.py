@@ -6,7 +6,7 @@ from itertools import combinations
 from tests.trainer.conftest import CORPUS
 
 from nertrainer.corpus import Corpus, Sentence
-from nertrainer.names import read_names
+from nertrainer.mentions import read_gazetteer
 from nertrainer.reading import read_corpus
 
 PARTS = {part: read_corpus(CORPUS / f"{part}.conll") for part in ("train", "dev", "test")}
@@ -30,7 +30,7 @@ def test_the_splits_are_large_enough_and_clean() -> None:
 
 
 def test_the_extra_part_is_large_and_clean() -> None:
-    """It has thousands of sentences, all four labels, valid BIO, six domains in equal parts, and two on known names."""
+    """It has thousands of sentences, all four labels, valid BIO, and six domains in equal parts beside two more."""
     assert (EXTRA.scheme, EXTRA.labels, EXTRA.repairs) == ("BIO", ("LOC", "MISC", "ORG", "PER"), [])
     names = ("comments", "encyclopedia", "mail", "news", "tweets", "web")
     assert domains(EXTRA) == {**dict.fromkeys(names, 520), "business": 71, "famous": 600}
@@ -39,7 +39,7 @@ def test_the_extra_part_is_large_and_clean() -> None:
 
 def test_the_names_are_many_and_no_two_alike() -> None:
     """Thousands, of the three labels that are names and nothing else, none twice under one label."""
-    names = read_names(CORPUS.parent / "names.tsv", ["LOC", "ORG", "PER"])
+    names = read_gazetteer([CORPUS.parent / "gazetteer.tsv"], ["LOC", "ORG", "PER"])
     assert {label: len(found) for label, found in names.items()} == {"LOC": 2507, "ORG": 1604, "PER": 2042}
     assert all(len(set(found)) == len(found) for found in names.values())
 

@@ -81,16 +81,16 @@ def test_teachers_must_know_the_same_tags(folder: Path) -> None:
 def test_names_are_of_labels_that_are_trained(folder: Path) -> None:
     """Files of names are kept with the run and its model, and refused in one line where they do not fit."""
     (folder / "names.tsv").write_text("LOC\tNew Bergen\nPER\tZoë\n", encoding="utf-8")
-    model, _ = trained(folder, "run", hidden=8, names="names.tsv", swap_names=0.5)
-    assert [origin["file"] for origin in model.card.provenance["names"]] == ["names.tsv"]
-    assert model.card.provenance["recipe"]["swap_names"] == 0.5
+    model, _ = trained(folder, "run", hidden=8, gazetteer="names.tsv", replace_mentions=0.5)
+    assert [origin["file"] for origin in model.card.provenance["gazetteers"]] == ["names.tsv"]
+    assert model.card.provenance["recipe"]["replace_mentions"] == 0.5
     assert str(folder / "names.tsv") in (folder / "run/config.toml").read_text(encoding="utf-8")
     (folder / "names.tsv").write_text("SHIP\tArgo\n")
     ended = nertrainer(
-        folder, "train", "--train", "data.conll", "--dev", "data.conll", "--names", "names.tsv", "--run", "x"
+        folder, "train", "--train", "data.conll", "--dev", "data.conll", "--gazetteer", "names.tsv", "--run", "x"
     )
     assert ended.code == 1
-    assert "names.tsv:1: label 'SHIP' is in no training file" in ended.err.strip().split("\n")[-1]
+    assert "names.tsv:1: label 'SHIP' is not one of those trained" in ended.err.strip().split("\n")[-1]
 
 
 def test_labels_that_a_corpus_lacks_are_said_to_stay_open(folder: Path) -> None:
@@ -110,7 +110,8 @@ def test_labels_that_a_corpus_lacks_are_said_to_stay_open(folder: Path) -> None:
         (["--start", "data.conll", "--char-filters", "0"], "--start does not go with --char-filters"),
         (["--start", "data.conll", "--vectors", "one.txt"], "--start does not go with --vectors"),
         (["--loss", "softmax", "--teacher", "data.conll"], "--loss softmax does not go with --teacher"),
-        (["--names", "one.txt", "--teacher", "data.conll"], "--names does not go with --teacher"),
+        (["--gazetteer", "one.txt", "--teacher", "data.conll"], "--gazetteer does not go with --teacher"),
+        (["--replace-mentions", "0.5"], "--replace-mentions is said of a gazetteer"),
         (["--word-rows", "9"], "--word-rows is said of vectors"),
         (["--start", "none.safetensors"], "none.safetensors: No such file"),
         (["--teacher", "data.conll"], "not a whole safetensors file"),

@@ -18,7 +18,7 @@ from nermodel.vocabulary import Vocabulary
 from nertrainer.corpus import Sentence
 from nertrainer.evaluation import evaluate
 from nertrainer.loop import EpochEnd, Recipe, Step, Training, new_network
-from nertrainer.names import Names
+from nertrainer.mentions import Mentions
 from nertrainer.vectors import Vectors
 
 CPU = torch.device("cpu")
@@ -30,15 +30,15 @@ SENTENCES = [
     for verb in ("left", "saw")
 ]
 TABLE = tag_table(("LOC", "PER"), "BIOES")
-VOCABULARY = Vocabulary.build((sentence.words for sentence in SENTENCES), 1, ["further", "words"])
+VOCABULARY = Vocabulary.build((sentence.words for sentence in SENTENCES), 1, ["further", "words", "groß", "gross"])
 CONFIG = NetworkConfig(word_dim=10, char_dim=5, char_filters=5, hidden=12)
 RECIPE = Recipe(epochs=12, batch_sentences=4, lr=0.02, word_lr=0.02, ema=0.9, dropout=0.2)
 
 
-def training(recipe: Recipe, sentences: Sequence[Sentence] = SENTENCES, names: Names | None = None) -> Training:
+def training(recipe: Recipe, sentences: Sequence[Sentence] = SENTENCES, mentions: Mentions | None = None) -> Training:
     """A training of a new network."""
     network = new_network(CONFIG, VOCABULARY, TABLE, Vectors(), recipe)
-    return Training(network, VOCABULARY, TABLE, sentences, recipe, CPU, names=names)
+    return Training(network, VOCABULARY, TABLE, sentences, recipe, CPU, mentions=mentions)
 
 
 def run(recipe: Recipe) -> tuple[list[float], Network]:
@@ -98,24 +98,27 @@ def test_a_restored_training_goes_on_to_the_same_bits(optimizer: Literal["adamw"
 
 
 def test_names_that_no_sentence_has_are_learned() -> None:
-    """Words that only listed names hold change their vectors, and a training that goes on has them too."""
-    names = Names(SENTENCES, {"PER": [("Further",)]})
-    recipe = replace(RECIPE, epochs=2)
-    row, other = VOCABULARY.word_ids(["further", "words"])
+    """Words that only the gazetteer holds change their vectors, and a training that goes on has them too."""
+    quiet = [replace(sentence, words=tuple(map(str.lower, sentence.words))) for sentence in SENTENCES]
+    mentions = Mentions(quiet, {"PER": [("GROẞ",)]})
+    recipe = replace(RECIPE, epochs=2, recase=1.0)  # GROẞ is groß in lower case, and that is GROSS in capitals
+    rows = VOCABULARY.word_ids(["groß", "gross"])
+    assert rows.tolist() == [len(VOCABULARY.words), len(VOCABULARY.words) + 1]  # the last, behind those of the text
     weights = {}
-    for given in (None, names):
-        whole = training(recipe, names=given)
+    for given in (None, mentions):
+        whole = training(recipe, quiet, given)
         before = whole.network.word.weight.detach().clone()
         list(whole.run())
         weights[given] = whole.network.word.weight
-        assert torch.equal(weights[given][other], before[other])
-        assert torch.equal(weights[given][row], before[row]) is (given is None)
-    first = training(recipe, names=names)
-    list(islice(first.run(), 5))
-    second = training(recipe, names=names)
+        changed = (weights[given] != before).any(dim=1)
+        assert changed[rows].tolist() == [given is not None] * 2
+        assert not changed[VOCABULARY.word_id("further")]
+    first = training(recipe, quiet, mentions)
+    list(islice(first.run(), 9))
+    second = training(recipe, quiet, mentions)
     second.restore(first.state())
     list(second.run())
-    assert torch.equal(second.network.word.weight, weights[names])
+    assert torch.equal(second.network.word.weight, weights[mentions])
 
 
 @pytest.mark.parametrize(("share", "lower", "upper"), [(0.0, 0, 0), (0.5, 3 / 8, 1 / 8), (1.0, 3 / 4, 1 / 4)])

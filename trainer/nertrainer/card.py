@@ -16,7 +16,8 @@ from nertrainer.evaluation import Evaluation
 from nertrainer.tables import groups_table
 
 FEW = 100  # entities; a figure that rests on fewer is called uncertain
-_SHOWN = ("train", "dev", "vectors", "teachers", "names", "labels", "recipe")  # in a place of their own
+# Of the provenance, in a place of their own.
+_SHOWN = ("train", "dev", "vectors", "teachers", "gazetteers", "labels", "recipe")
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def _recipe(card: Card) -> str:
     recipe = known.get("recipe")
     network = asdict(card.network)
     facts: dict[str, Any] = {name: value for name, value in known.items() if name not in _SHOWN}
-    for name in ("vectors", "teachers", "names"):
+    for name in ("vectors", "teachers", "gazetteers"):
         files = [f"{file['file']} (SHA-256 {file['sha256']})" for file in known.get(name, [])]
         facts[name] = ", ".join(files) or "none"
     if label_map(card):

@@ -18,7 +18,7 @@ from nertrainer.board import Board
 from nertrainer.corpus import Corpus, Sentence
 from nertrainer.evaluation import evaluate, f1_in_int8
 from nertrainer.loop import EpochEnd, Recipe, Step, Training, new_network
-from nertrainer.names import Names
+from nertrainer.mentions import Mentions
 from nertrainer.report import training_bar
 from nertrainer.run import Progress, Run
 from nertrainer.stopping import Stop, Stopped
@@ -36,7 +36,7 @@ class Lesson:
 
     sentences: Sequence[Sentence]
     opinions: Sequence[Opinion]  # of teachers on each sentence, if there are teachers
-    names: Names | None  # to put in the place of others
+    mentions: Mentions | None  # to put in the place of others
     vocabulary: Vocabulary
     table: tuple[str, ...]
     network: NetworkConfig
@@ -50,7 +50,7 @@ class Lesson:
         """The start of a training."""
         network = new_network(self.network, self.vocabulary, self.table, self.vectors, recipe, self.start)
         return Training(
-            network, self.vocabulary, self.table, self.sentences, recipe, self.device, self.opinions, self.names
+            network, self.vocabulary, self.table, self.sentences, recipe, self.device, self.opinions, self.mentions
         )
 
     @property

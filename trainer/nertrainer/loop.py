@@ -19,7 +19,7 @@ from nermodel.vocabulary import UNK, Vocabulary
 from nertrainer import processes
 from nertrainer.batches import bucketed
 from nertrainer.corpus import Sentence
-from nertrainer.names import Names
+from nertrainer.mentions import Mentions
 from nertrainer.teacher import Opinion, distillation_loss
 from nertrainer.vectors import Vectors
 
@@ -42,7 +42,7 @@ class Recipe:
     clip: float = 5.0  # of the gradient's norm
     dropout: float = 0.5  # variational, before and after the LSTM
     word_dropout: float = 0.05  # share of a batch's words replaced by UNK
-    swap_names: float = 0.3  # share of the entities replaced by other names, where there are names
+    replace_mentions: float = 0.3  # share of a gazetteer's labels' entities replaced, where there is a gazetteer
     recase: float = 0.0  # share of sentences read in lower case or, a quarter of them, in capitals
     ema: float = 0.999  # decay of the average of all weights but the word table; it is evaluated and published
     loss: Literal["crf", "softmax"] = "crf"  # softmax: each token by itself, all legal transitions equal
@@ -59,7 +59,7 @@ class Step:
     step: int  # within the epoch, from 1
     loss: float  # of a sentence, mean over the batch
     lr: float  # of the dense weights
-    tokens: int  # in its batch
+    tokens: int  # in its batch, before any mention was replaced
 
 
 @dataclass(frozen=True)
@@ -152,12 +152,12 @@ class Training:
         recipe: Recipe,
         device: torch.device,
         opinions: Sequence[Opinion] = (),
-        names: Names | None = None,
+        mentions: Mentions | None = None,
     ):
         self.network = network.to(device)
         self._vocabulary = vocabulary
         self._opinions = opinions  # a teacher's, of each sentence
-        self._names = names  # to put in the place of others
+        self._mentions = mentions  # to put in the place of others
         self._sentences = sentences
         self._tag_rows = {tag: row for row, tag in enumerate(table)}
         columns = {
@@ -172,11 +172,12 @@ class Training:
         self._average = [weight.detach().clone() for weight in self._dense]
         self.steps = math.ceil(len(sentences) / recipe.batch_sentences)  # in an epoch
         texts = [sentence.words for sentence in sentences]
-        if names:
-            texts += chain.from_iterable(names.by_label.values())
+        if mentions:
+            texts += chain.from_iterable(mentions.by_label.values())
         words = set(chain.from_iterable(texts))
-        read = [*words, *map(str.upper, words)]  # ß is another word in capitals
-        self._rows = 1 + int(vocabulary.word_ids(read).max(initial=UNK))  # ever changed
+        # With ß or ẞ a word is another one in capitals, and again another one that was in lower case before.
+        read = {form for word in words for form in (word, word.upper(), word.lower().upper())}
+        self._rows = 1 + int(vocabulary.word_ids(list(read)).max(initial=UNK))  # ever changed
         self._ended = 0  # epochs
         self._done = 0  # steps of all epochs
         self._total = 0.0  # of the losses of this epoch
@@ -264,8 +265,9 @@ class Training:
         """These sentences as this step has them."""
         sentences = [self._sentences[index] for index in indices]
         rng = random.Random(f"{self._recipe.seed}/{self._done}/{processes.rank()}")  # noqa: S311
-        if self._names:
-            sentences = [self._names.swapped(sentence, self._recipe.swap_names, rng) for sentence in sentences]
+        if self._mentions:
+            share = self._recipe.replace_mentions
+            sentences = [self._mentions.replaced(sentence, share, rng) for sentence in sentences]
         if self._recipe.recase:
             sentences = [_recased(sentence, rng.random() / self._recipe.recase) for sentence in sentences]
         return sentences
@@ -336,7 +338,7 @@ class Training:
 
 
 def _recased(sentence: Sentence, draw: float) -> Sentence:
-    """The sentence in capitals for a draw below a quarter, in lower case for one below 1 (Mayhew et al. 2019)."""
+    """The sentence in capitals for a draw below 1/4, in lower case for one below 1 (after Mayhew et al. 2019)."""
     if draw >= 1:
         return sentence
     write = str.upper if draw < 0.25 else str.lower

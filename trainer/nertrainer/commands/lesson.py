@@ -1,7 +1,6 @@
 """What `nertrainer train` reads before it trains, and what it says of it."""
 
 import hashlib
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +23,7 @@ from nertrainer.commands.options import (
 from nertrainer.corpus import Corpus, Sentence
 from nertrainer.fitting import Lesson
 from nertrainer.loop import Recipe
-from nertrainer.names import Name, Names, read_names
+from nertrainer.mentions import Mentions, read_gazetteer
 from nertrainer.run import sha256
 from nertrainer.teacher import Opinion, opinions
 from nertrainer.vectors import Vectors, joined, nearest, read_vectors, reduced, vectors_of
@@ -48,7 +47,7 @@ def read_lesson(
     vectors: VectorOptions,
     start: Path | None,
     teachers: Sequence[Path],
-    name_files: Sequence[Path],
+    gazetteers: Sequence[Path],
     network: NetworkConfig,
     recipe: Recipe,
     device: torch.device,
@@ -65,10 +64,7 @@ def read_lesson(
     check_table(table)
     say_unused_labels(label_map, [*training, *dev])
     say_overlap(training, dev)
-    listed: dict[str, list[Name]] = defaultdict(list)
-    for path in name_files:
-        for label, found_names in read_names(path, labels_of(table)).items():
-            listed[label] += found_names
+    names_by_label = read_gazetteer(gazetteers, labels_of(table))
     begun = load(start, device) if start else None
     pretrained = vectors_of(begun) if begun else _vectors(vectors)
     if begun:
@@ -87,7 +83,7 @@ def read_lesson(
     files = [file for corpus in (*training, *dev) for file in corpus.files] + [
         *vectors.files,
         *teachers,
-        *name_files,
+        *gazetteers,
         *([start] if start else []),
     ]
     names = {str(file.absolute()): file for file in files}
@@ -99,7 +95,7 @@ def read_lesson(
     lesson = Lesson(
         sentences=sentences,
         opinions=_opinions(teachers, texts, table, device),
-        names=Names(sentences, listed) if listed else None,
+        mentions=Mentions(sentences, names_by_label) if gazetteers else None,
         vocabulary=Vocabulary.build(texts, recipe.min_freq, own, shared),
         table=table,
         network=network,
@@ -111,7 +107,7 @@ def read_lesson(
             "dev": [_origin(corpus, found) for corpus in dev],
             "vectors": [_file(path, found) for path in vectors.files],
             "teachers": [_file(path, found) for path in teachers],
-            "names": [_file(path, found) for path in name_files],
+            "gazetteers": [_file(path, found) for path in gazetteers],
             "start": f"{begun.version} (SHA-256 {begun.sha256})" if begun else None,
             "labels": label_map,
             "torch": torch.__version__,

@@ -115,12 +115,14 @@ def train_command(
     word_dropout: Annotated[
         float, typer.Option(min=0, max=0.95, help="Share of words hidden from the word table.")
     ] = Recipe.word_dropout,
-    names: Annotated[
-        list[Path], typer.Option(help="File of names, LABEL, tab, name: put in the place of others of their label.")
+    gazetteer: Annotated[
+        list[Path],
+        typer.Option(help="File of names, each line LABEL, tab, NAME, for mention replacement; repeat for several."),
     ] = [],  # noqa: B006
-    swap_names: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of the names of these labels that are replaced in each epoch.")
-    ] = Recipe.swap_names,
+    replace_mentions: Annotated[
+        float,
+        typer.Option(min=0.01, max=1, help="Share of entities replaced by names of their label; needs --gazetteer."),
+    ] = Recipe.replace_mentions,
     recase: Annotated[
         float, typer.Option(min=0, max=1, help="Share of sentences read in lower case or, a quarter, in capitals.")
     ] = Recipe.recase,
@@ -174,7 +176,7 @@ def train_command(
                     VectorOptions(vectors, max_vectors, vector_size, word_rows),
                     start,
                     teacher,
-                    names,
+                    gazetteer,
                     network,
                     recipe,
                     where,
@@ -232,7 +234,7 @@ def _refuse_nonsense(values: Mapping[str, Any]) -> None:
     of_vectors = [name for name in ("max_vectors", "vector_size", "word_rows") if values[name] is not None]
     for given, holds, wrong in (
         ("start", values["start"], [*own, *of_vectors, *(["vectors"] if values["vectors"] else [])]),
-        ("names", values["names"], ["teacher"] if values["teacher"] else []),
+        ("gazetteer", values["gazetteer"], ["teacher"] if values["teacher"] else []),
         ("loss softmax", values["loss"] == "softmax", [name for name in ("teacher", "start") if values[name]]),
     ):
         if holds and wrong:
@@ -240,6 +242,8 @@ def _refuse_nonsense(values: Mapping[str, Any]) -> None:
             raise ValueError(f"--{given} does not go with {names}; leave out one or the other")
     if of_vectors and not values["vectors"]:
         raise ValueError(f"--{of_vectors[0].replace('_', '-')} is said of vectors; give --vectors, or leave it out")
+    if values["replace_mentions"] != Recipe.replace_mentions and not values["gazetteer"]:
+        raise ValueError("--replace-mentions is said of a gazetteer; give --gazetteer, or leave it out")
     if processes.world() > 1 and values["seeds"] > 1:
         raise ValueError("--seeds trains one model after the other; give it without torchrun")
 

@@ -1,4 +1,4 @@
-"""Other names in the place of those in a text."""
+"""Mention replacement: other names in the place of those in a text."""
 
 import random
 from pathlib import Path
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from nermodel.tags import Span
 from nertrainer.corpus import CorpusError, Sentence
-from nertrainer.names import Names, read_names
+from nertrainer.mentions import Mentions, read_gazetteer
 
 LISTED = {"PER": [("Ada", "Lovelace"), ("Pelé",)], "LOC": [("Oslo",), ("New", "South", "Wales")]}
 OUTSIDE, INSIDE = ("the", "saw", "."), ("Mary", "Lima", "@", "@mary", "#Lima", "ivan", "...")
@@ -39,8 +39,8 @@ def parts(sentence: Sentence) -> tuple[list[tuple[str, ...]], list[tuple[str, ..
 @given(sentences(), st.sampled_from([0.0, 0.5, 1.0]), st.integers(0, 9))
 def test_names_change_and_nothing_else_does(sentence: Sentence, share: float, seed: int) -> None:
     """Each name stays, or is another of its label; other words, labels and what is no name are as they were."""
-    names = Names([sentence], LISTED)
-    found = names.swapped(sentence, share, random.Random(seed))
+    mentions = Mentions([sentence], LISTED)
+    found = mentions.replaced(sentence, share, random.Random(seed))
     (between, before), (between_after, after) = parts(sentence), parts(found)
     assert between_after == between
     assert [span.label for span in found.spans] == [span.label for span in sentence.spans]
@@ -55,41 +55,61 @@ def test_names_change_and_nothing_else_does(sentence: Sentence, share: float, se
         if is_fixed or share == 0:
             assert new == old
         else:
-            pool = {tuple(map(case, name)) for name in names.by_label[label] for case in (str, str.lower, str.upper)}
-            assert new == old or new in pool
+            written = str.upper if " ".join(sentence.words).isupper() else str.lower if " ".join(old).islower() else str
+            assert new == old or new in [tuple(map(written, name)) for name in mentions.by_label[label]]
 
 
 def test_every_name_has_its_turn() -> None:
     """With a share of one, all names of the label come up, those of the text among them, and no handle does."""
     words = ("Mary", "met", "@", "bot", "and", "#Lima", ".")
     spans = (Span(0, 1, "PER"), Span(3, 4, "PER"), Span(5, 6, "PER"))
-    names = Names([Sentence(words, spans)], LISTED)
+    mentions = Mentions([Sentence(words, spans)], LISTED)
     rng = random.Random(1)
-    drawn = {names.swapped(Sentence(("Mary", "slept"), (Span(0, 1, "PER"),)), 1, rng).words[:-1] for _ in range(99)}
+    drawn = {mentions.replaced(Sentence(("Mary", "slept"), (Span(0, 1, "PER"),)), 1, rng).words[:-1] for _ in range(99)}
     assert drawn == {("Mary",), ("Ada", "Lovelace"), ("Pelé",)}
 
 
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("i", "met", "mary"), {("i", "met", "ada", "lovelace"), ("i", "met", "pelé"), ("i", "met", "mary")}),
-        (("I", "MET", "MARY"), {("I", "MET", "ADA", "LOVELACE"), ("I", "MET", "PELÉ"), ("I", "MET", "MARY")}),
+        (("i", "met", "mary"), {("i", "met", "ada", "lovelace"), ("i", "met", "pelé")}),
+        (("I", "MET", "MARY"), {("I", "MET", "ADA", "LOVELACE"), ("I", "MET", "PELÉ")}),
         (("I", "met", "MARY"), {("I", "met", "Ada", "Lovelace"), ("I", "met", "Pelé"), ("I", "met", "MARY")}),
     ],
 )
 def test_names_are_written_as_the_text_is(words: tuple[str, ...], expected: set[tuple[str, ...]]) -> None:
     """In lower case where the name was, in capitals where the whole sentence is."""
     sentence = Sentence(words, (Span(2, 3, "PER"),))
-    names = Names([sentence], LISTED)
+    mentions = Mentions([sentence], LISTED)
     rng = random.Random(1)
-    assert {names.swapped(sentence, 1, rng).words for _ in range(99)} == expected
+    assert {mentions.replaced(sentence, 1, rng).words for _ in range(99)} == expected
 
 
-def test_names_are_read_by_label(tmp_path: Path) -> None:
-    """A label, a tab and a name on each line; the name is cut into tokens as text is."""
-    path = tmp_path / "names.tsv"
-    path.write_text("PER\tJ. K. Rowling\nLOC\tSt. John's\n\nPER\tPelé\n", encoding="utf-8")
-    assert read_names(path, ["LOC", "PER"]) == {
+@given(st.sampled_from([0.25, 0.5]))
+def test_the_share_is_of_all_names(share: float) -> None:
+    """Of many names about so many are replaced, and which differs from one time to the next."""
+    sentence = Sentence(("Mary", "met") * 400, tuple(Span(at, at + 1, "PER") for at in range(0, 800, 2)))
+    mentions = Mentions([], {"PER": [("Pelé",)]})
+    rng = random.Random(1)
+    first, second = (mentions.replaced(sentence, share, rng).words for _ in range(2))
+    assert first.count("Pelé") / 400 == pytest.approx(share, abs=0.1)
+    assert first != second
+
+
+def test_names_come_from_ordinary_writing() -> None:
+    """What a text has in lower case, or a sentence in capitals, is not put into other sentences."""
+    person = (Span(0, 1, "PER"),)
+    text = [
+        Sentence(words, person) for words in (("frodo", "left"), ("FRODO", "LEFT"), ("NATO", "met"), ("Sam", "ran"))
+    ]
+    assert Mentions(text, {"PER": [("Pelé",)]}).by_label == {"PER": [("Pelé",), ("NATO",), ("Sam",)]}
+
+
+def test_a_gazetteer_is_read_by_label(tmp_path: Path) -> None:
+    """A label, a tab and a name on each line of some files; the name is cut into tokens as text is."""
+    (tmp_path / "one.tsv").write_text("PER\tJ. K. Rowling\r\nLOC\tSt. John's\r\n\r\n", encoding="utf-8")
+    (tmp_path / "two.tsv").write_text("PER\tPelé", encoding="utf-8")
+    assert read_gazetteer([tmp_path / "one.tsv", tmp_path / "two.tsv"], ["LOC", "PER"]) == {
         "PER": [("J.", "K.", "Rowling"), ("Pelé",)],
         "LOC": [("St.", "John", "'s")],
     }
@@ -98,17 +118,21 @@ def test_names_are_read_by_label(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("PER Ada\n", "names.tsv:1: no name after a tab"),
-        ("PER\tAda\nLOC\t \n", "names.tsv:2: no name after a tab"),
-        ("PER\tAda\nORG\tAcme\n", "names.tsv:2: label 'ORG' is in no training file, which have LOC, PER"),
+        ("PER Ada\n", "names.tsv:1: not a name after one tab"),
+        ("PER\tAda\nLOC\t \n", "names.tsv:2: not a name after one tab"),
+        ("PER\tAda\tLovelace\n", "names.tsv:1: not a name after one tab"),
+        ("PER\t@ada\n", "names.tsv:1: not a name after one tab"),
+        ("PER\t1815\n", "names.tsv:1: not a name after one tab"),
+        (f"PER\t{'Ada ' * 31}\n", "names.tsv:1: not a name after one tab"),
+        ("PER\tAda\nORG\tAcme\n", "names.tsv:2: label 'ORG' is not one of those trained, LOC, PER"),
         ("\n", "names.tsv: holds no name"),
     ],
 )
-def test_a_file_that_holds_no_names_is_refused(tmp_path: Path, text: str, message: str) -> None:
+def test_a_file_that_is_no_gazetteer_is_refused(tmp_path: Path, text: str, message: str) -> None:
     """With the file, the line and what to give."""
     path = tmp_path / "names.tsv"
     path.write_text(text)
     with pytest.raises(CorpusError) as raised:
-        read_names(path, ["LOC", "PER"])
+        read_gazetteer([path], ["LOC", "PER"])
     assert message in str(raised.value)
     assert "give " in str(raised.value)
