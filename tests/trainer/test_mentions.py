@@ -72,8 +72,8 @@ def test_every_name_has_its_turn() -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("i", "met", "mary"), {("i", "met", "ada", "lovelace"), ("i", "met", "pelé")}),
-        (("I", "MET", "MARY"), {("I", "MET", "ADA", "LOVELACE"), ("I", "MET", "PELÉ")}),
+        (("i", "met", "mary"), {("i", "met", "ada", "lovelace"), ("i", "met", "pelé"), ("i", "met", "mary")}),
+        (("I", "MET", "MARY"), {("I", "MET", "ADA", "LOVELACE"), ("I", "MET", "PELÉ"), ("I", "MET", "MARY")}),
         (("I", "met", "MARY"), {("I", "met", "Ada", "Lovelace"), ("I", "met", "Pelé"), ("I", "met", "MARY")}),
     ],
 )
@@ -94,15 +94,6 @@ def test_the_share_is_of_all_names(share: float) -> None:
     first, second = (mentions.replaced(sentence, share, rng).words for _ in range(2))
     assert first.count("Pelé") / 400 == pytest.approx(share, abs=0.1)
     assert first != second
-
-
-def test_names_come_from_ordinary_writing() -> None:
-    """What a text has in lower case, or a sentence in capitals, is not put into other sentences."""
-    person = (Span(0, 1, "PER"),)
-    text = [
-        Sentence(words, person) for words in (("frodo", "left"), ("FRODO", "LEFT"), ("NATO", "met"), ("Sam", "ran"))
-    ]
-    assert Mentions(text, {"PER": [("Pelé",)]}).by_label == {"PER": [("Pelé",), ("NATO",), ("Sam",)]}
 
 
 def test_a_gazetteer_is_read_by_label(tmp_path: Path) -> None:

@@ -14,20 +14,24 @@ Name = tuple[str, ...]  # its words
 
 
 class Mentions:
-    """The distinct names of each label of a gazetteer, there and in a text; entities of other labels keep theirs."""
+    """The distinct names of each label of a gazetteer, there and in a text as it writes them.
+
+    Entities of other labels keep theirs.
+    """
 
     def __init__(self, sentences: Iterable[Sentence], gazetteer: Mapping[str, Sequence[Name]]) -> None:
         found: dict[str, dict[Name, None]] = {label: dict.fromkeys(names) for label, names in gazetteer.items()}
         for sentence in sentences:
-            is_loud = _is_loud(sentence)
             for span in sentence.spans:
-                name = sentence.words[span.start : span.end]
-                if span.label in found and _is_name(sentence, span) and not (is_loud or _is_quiet(name)):
-                    found[span.label][name] = None
+                if span.label in found and _is_name(sentence, span):
+                    found[span.label][sentence.words[span.start : span.end]] = None
         self.by_label: Mapping[str, Sequence[Name]] = {label: list(names) for label, names in found.items()}
 
     def replaced(self, sentence: Sentence, share: float, rng: random.Random) -> Sentence:
-        """The sentence with about this share of its names replaced by any of their label, written as they were."""
+        """The sentence with about this share of its names replaced by any of their label.
+
+        They are put in lower case where the one replaced was, and in capitals where the whole sentence is.
+        """
         words: list[str] = []
         spans = []
         end = 0
@@ -36,10 +40,12 @@ class Mentions:
             name = sentence.words[span.start : span.end]
             if span.label in self.by_label and _is_name(sentence, span) and rng.random() < share:
                 other = rng.choice(self.by_label[span.label])
-                if _is_loud(sentence):
+                if " ".join(sentence.words).isupper():
                     name = tuple(word.upper() for word in other)
+                elif " ".join(name).islower():
+                    name = tuple(word.lower() for word in other)
                 else:
-                    name = tuple(word.lower() for word in other) if _is_quiet(name) else other
+                    name = other
             spans.append(Span(len(words), len(words) + len(name), span.label))
             words += name
             end = span.end
@@ -79,11 +85,3 @@ def _is_name(sentence: Sentence, span: Span) -> bool:
     words = sentence.words[span.start : span.end]
     marks = ("@", "#")
     return before not in marks and not words[0].startswith(marks) and any(map(str.isalpha, "".join(words)))
-
-
-def _is_loud(sentence: Sentence) -> bool:
-    return " ".join(sentence.words).isupper()
-
-
-def _is_quiet(name: Name) -> bool:
-    return " ".join(name).islower()
