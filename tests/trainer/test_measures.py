@@ -1,5 +1,7 @@
 """Partial matches, confusions and calibration, against counts by hand and seqeval."""
 
+from itertools import accumulate
+
 import pytest
 from tests.trainer.spans import random_pairs
 
@@ -34,6 +36,24 @@ def test_strict_is_seqeval(seed: int) -> None:
     for label, scores in expected.per_type.items():
         counts = strict.per_type[label]
         assert (counts.precision, counts.recall) == pytest.approx((scores.precision, scores.recall))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_sentences_score_alike_as_one_long_sentence(seed: int) -> None:
+    """What is counted does not depend on where sentences end, so that a long one can be counted in parts."""
+    sentences, predicted = random_pairs(seed, "ABC")
+    starts = [0, *accumulate(len(sentence.words) for sentence in sentences)]
+    gold = [sentence.spans for sentence in sentences]
+    long = [
+        [
+            Span(at + start, at + end, label)
+            for at, spans in zip(starts, side, strict=False)
+            for start, end, label in spans
+        ]
+        for side in (gold, predicted)
+    ]
+    assert measures("ABC", [long[0]], [long[1]]) == measures("ABC", gold, predicted)
+    assert confusion("ABC", [long[0]], [long[1]]) == confusion("ABC", gold, predicted)
 
 
 def test_nothing_annotated_scores_nothing() -> None:

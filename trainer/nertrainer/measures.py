@@ -78,7 +78,9 @@ def measures(
     """
     if not labels:
         return {name: Measure(Counts(0.0, 0.0, 0.0, 0, 0, 0, 0, 0), {}) for name in MEASURES}
-    result = Evaluator(_entities(gold), _entities(predicted), list(labels), loader="dict").evaluate()
+    clusters = _clusters(gold, predicted)
+    true, pred = (_entities(side) for side in zip(*clusters, strict=True)) if clusters else ([], [])
+    result = Evaluator(true, pred, list(labels), loader="dict").evaluate()
     return {
         name: Measure(
             _counts(result["overall"][name]), {label: _counts(result["entities"][label][name]) for label in labels}
@@ -92,7 +94,7 @@ def confusion(labels: Sequence[str], gold: Sequence[Sequence[Span]], predicted: 
     pairs: Counter[tuple[str, str]] = Counter()
     sides: tuple[Counter[str], ...] = (Counter(), Counter(), Counter(), Counter())
     gold_boundaries, missed, predicted_boundaries, spurious = sides
-    for right, found in zip(gold, predicted, strict=True):
+    for right, found in _clusters(gold, predicted):
         there = {(span.start, span.end): span.label for span in found}
         pairs.update((span.label, there[span.start, span.end]) for span in right if (span.start, span.end) in there)
         _count_rest(right, found, gold_boundaries, missed)
@@ -109,6 +111,21 @@ def calibrate(scored: Sequence[tuple[float, bool]]) -> Calibration:
     bins = tuple(_bin(row, found) for row, found in enumerate(members))
     distance = sum(abs(sum(score - right for score, right in found)) for found in members)
     return Calibration(distance / len(scored) if scored else None, bins)
+
+
+def _clusters(
+    gold: Sequence[Sequence[Span]], predicted: Sequence[Sequence[Span]]
+) -> list[tuple[list[Span], list[Span]]]:
+    """The spans of each sentence in groups between which none overlap: spans of a group alone are compared in pairs."""
+    clusters: list[tuple[list[Span], list[Span]]] = []
+    for right, found in zip(gold, predicted, strict=True):
+        end = 0
+        for span, side in sorted([*((span, 0) for span in right), *((span, 1) for span in found)]):
+            if span.start >= end:
+                clusters.append(([], []))
+            clusters[-1][side].append(span)
+            end = max(end, span.end)
+    return clusters
 
 
 def _entities(sentences: Sequence[Sequence[Span]]) -> list[list[dict[str, str | int]]]:
