@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 MODEL ?= models/en
 ADDRESS ?= 127.0.0.1:50051
-EMBEDDED := model/nermodel/en/000004.safetensors
+EMBEDDED := model/nermodel/en/000005.safetensors
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow chaos soak train serve bench bench-gpu bench-training bench-peers reproduce-conll default-model proto lint type check clean

@@ -2,4 +2,4 @@
 
 from pathlib import Path
 
-DEFAULT = Path(__file__).parent / "en" / "000004.safetensors"  # the checkpoint that comes with the package
+DEFAULT = Path(__file__).parent / "en" / "000005.safetensors"  # the checkpoint that comes with the package

@@ -308,10 +308,12 @@ def test_the_embedded_model_is_small_and_knows_the_apple_sentence() -> None:
 
 def test_the_embedded_model_was_trained_on_openly_licensed_text_alone() -> None:
     """Its provenance names, by their contents, the corpora of its card and no other."""
-    digests = {origin["sha256"][:16] for origin in load(DEFAULT, CPU).card.provenance["train"]}
-    assert digests == {
+    provenance = load(DEFAULT, CPU).card.provenance
+    gazetteers = [origin["sha256"][:16] for origin in provenance["gazetteers"]]
+    assert gazetteers == ["413babe2225a2b5b"]  # examples/gazetteer.tsv
+    assert {origin["sha256"][:16] for origin in provenance["train"]} == {
         "917579263c90c01a",  # examples/corpus/train.conll
-        "97b1616265528ec4",  # examples/corpus/extra.conll
+        "19f0a213ca65e4b0",  # examples/corpus/extra.conll
         "e3af92402a38cd19",  # wikigold, first 1,400 sentences
         "731820e13f71af32",  # WNUT-17 train
         "ac824cc13c88283f",  # Broad Twitter Corpus a
