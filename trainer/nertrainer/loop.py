@@ -42,7 +42,7 @@ class Recipe:
     clip: float = 5.0  # of the gradient's norm
     dropout: float = 0.5  # variational, before and after the LSTM
     word_dropout: float = 0.05  # share of a batch's words replaced by UNK
-    replace_mentions: float = 0.3  # share of a gazetteer's labels' entities replaced, where there is a gazetteer
+    replace_mentions: float = 0.3  # share of the entities of a gazetteer's labels, where there is a gazetteer
     recase: float = 0.0  # share of sentences read in lower case or, a quarter of them, in capitals
     ema: float = 0.999  # decay of the average of all weights but the word table; it is evaluated and published
     loss: Literal["crf", "softmax"] = "crf"  # softmax: each token by itself, all legal transitions equal
@@ -175,7 +175,7 @@ class Training:
         if mentions:
             texts += chain.from_iterable(mentions.by_label.values())
         words = set(chain.from_iterable(texts))
-        # With ß or ẞ a word is another one in capitals, and again another one that was in lower case before.
+        # Words with ß and ẞ have other rows in capitals, also by way of lower case.
         read = {form for word in words for form in (word, word.upper(), word.lower().upper())}
         self._rows = 1 + int(vocabulary.word_ids(list(read)).max(initial=UNK))  # ever changed
         self._ended = 0  # epochs
