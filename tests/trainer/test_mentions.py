@@ -85,7 +85,7 @@ def test_names_are_written_as_the_text_is(words: tuple[str, ...], expected: set[
     assert {mentions.replaced(sentence, 1, rng).words for _ in range(99)} == expected
 
 
-@given(st.sampled_from([0.25, 0.5]))
+@pytest.mark.parametrize("share", [0.25, 0.5])
 def test_the_share_is_of_all_names(share: float) -> None:
     """Of many names about so many are replaced, and which differs from one time to the next."""
     sentence = Sentence(("Mary", "met") * 400, tuple(Span(at, at + 1, "PER") for at in range(0, 800, 2)))

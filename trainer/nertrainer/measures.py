@@ -78,8 +78,7 @@ def measures(
     """
     if not labels:
         return {name: Measure(Counts(0.0, 0.0, 0.0, 0, 0, 0, 0, 0), {}) for name in MEASURES}
-    clusters = _clusters(gold, predicted)
-    true, pred = (_entities(side) for side in zip(*clusters, strict=True)) if clusters else ([], [])
+    true, pred = map(_entities, zip(*_clusters(gold, predicted), strict=True))
     result = Evaluator(true, pred, list(labels), loader="dict").evaluate()
     return {
         name: Measure(
